@@ -134,7 +134,7 @@ static bool encode(const struct sc_tokenizer *t, const char *text, size_t size_b
 {
     const struct vocab *v = &t->vocab;
     bool space_prefix = t->add_space_prefix && !(flags & SC_ENCODE_NO_SPACE_PREFIX);
-    if ((flags & SC_ENCODE_BOS) && t->add_bos && t->bos >= 0 && !token_list_add(out, t->bos, e))
+    if ((flags & SC_ENCODE_BOS) && sc_tokenizer_adds_bos(t) && !token_list_add(out, t->bos, e))
         return false;
     size_t start = 0;
     for (size_t i = 0; (flags & SC_ENCODE_SPECIAL) && i < size_bytes;) {
@@ -279,6 +279,11 @@ sc_token sc_tokenizer_bos(const struct sc_tokenizer *t)
 sc_token sc_tokenizer_eos(const struct sc_tokenizer *t)
 {
     return t->eos;
+}
+
+bool sc_tokenizer_adds_bos(const struct sc_tokenizer *t)
+{
+    return t->add_bos && t->bos >= 0;
 }
 
 bool sc_tokenizer_is_end(const struct sc_tokenizer *t, sc_token token)

@@ -57,6 +57,7 @@ struct sc_gguf_string sc_tokenizer_piece(const struct sc_tokenizer *t, sc_token 
 sc_token sc_tokenizer_find(const struct sc_tokenizer *t, const char *piece, size_t size_bytes); /* -1: there is none */
 sc_token sc_tokenizer_bos(const struct sc_tokenizer *t); /* -1 if the model has none */
 sc_token sc_tokenizer_eos(const struct sc_tokenizer *t);
+bool sc_tokenizer_adds_bos(const struct sc_tokenizer *t); /* it has one, and SC_ENCODE_BOS begins with it */
 bool sc_tokenizer_is_end(const struct sc_tokenizer *t, sc_token token); /* EOS, EOT: generation stops here */
 bool sc_tokenizer_is_control(const struct sc_tokenizer *t, sc_token token);
 
