@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "engine.h"
+#include "interrupt.h"
+#include "output.h"
+#include "scoria.h"
+#include "table.h"
+#include "terminal.h"
+
+enum { COLUMN_MODEL, COLUMN_SIZE, COLUMN_PARAMS, COLUMN_DEVICE, COLUMN_TEST, COLUMN_SPEED, COLUMN_BANDWIDTH, N_COLUMNS };
+enum { CELL_SIZE = 300 };
+
+struct bench {
+    const struct options *o;
+    struct sc_engine *engine;
+    struct sc_session *session;
+    sc_token *tokens; /* any will do: as many as the longest test has */
+    float *logits;    /* (n_vocab) */
+    enum option_format format;
+    struct column columns[N_COLUMNS];
+    json_t *list; /* of results, for JSON */
+    size_t n_done, n_total; /* runs of a test */
+};
+
+struct result {
+    bool is_prompt; /* a prompt of n tokens at once, or n tokens one by one */
+    size_t n;
+    double seconds[1000]; /* (o->repetitions) */
+};
+
+static bool run_once(struct bench *b, bool is_prompt, size_t n, double *seconds, struct sc_error *e)
+{
+    double start = engine_clock();
+
+    sc_session_truncate(b->session, 0);
+    if (is_prompt) {
+        if (!sc_session_eval(b->session, b->tokens, n, b->logits, 1, e))
+            return false;
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            if (interrupt_requested())
+                return sc_fail(e, SC_CANCELLED, "interrupted");
+            if (!sc_session_eval(b->session, b->tokens + i, 1, b->logits, 1, e))
+                return false;
+        }
+    }
+    *seconds = engine_clock() - start;
+    terminal_progress("measuring", ++b->n_done, b->n_total);
+    return true;
+}
+
+/* Of tokens per second, over the runs. */
+static void speed(const struct result *r, size_t n_runs, double *mean, double *deviation)
+{
+    double sum = 0, squares = 0;
+
+    for (size_t i = 0; i < n_runs; i++)
+        sum += (double)r->n / r->seconds[i];
+    *mean = sum / (double)n_runs;
+    for (size_t i = 0; i < n_runs; i++) {
+        double d = (double)r->n / r->seconds[i] - *mean;
+        squares += d * d;
+    }
+    *deviation = n_runs > 1 ? sqrt(squares / (double)(n_runs - 1)) : 0;
+}
+
+static double gigabytes(const struct bench *b, double tokens_per_second)
+{
+    return (double)sc_engine_token_bytes(b->engine) * tokens_per_second * 1e-9;
+}
+
+static void fill(const struct bench *b, const struct result *r, char cells[N_COLUMNS][CELL_SIZE])
+{
+    struct sc_gguf_string name = engine_model_name(b->engine);
+    uint64_t size = sc_gguf_size_bytes(sc_engine_gguf(b->engine)), params = sc_engine_n_parameters(b->engine, false);
+    bool is_csv = b->format == FORMAT_CSV;
+    double mean, deviation;
+    char text[32];
+
+    speed(r, (size_t)b->o->repetitions, &mean, &deviation);
+    snprintf(cells[COLUMN_MODEL], CELL_SIZE, "%.*s", name.size_bytes < 64 ? (int)name.size_bytes : 64, name.data);
+    for (char *c = cells[COLUMN_MODEL]; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f || *c == '|')
+            *c = '?';
+    snprintf(cells[COLUMN_DEVICE], CELL_SIZE, "%s", sc_engine_device(b->engine)->name);
+    snprintf(cells[COLUMN_TEST], CELL_SIZE, "%s%zu", r->is_prompt ? "pp" : "tg", r->n);
+    if (is_csv) {
+        snprintf(cells[COLUMN_SIZE], CELL_SIZE, "%" PRIu64, size);
+        snprintf(cells[COLUMN_PARAMS], CELL_SIZE, "%" PRIu64, params);
+        snprintf(cells[COLUMN_SPEED], CELL_SIZE, "%.6g", mean);
+    } else {
+        snprintf(cells[COLUMN_SIZE], CELL_SIZE, "%s", number_bytes(text, size));
+        snprintf(cells[COLUMN_PARAMS], CELL_SIZE, "%s", number_count(text, params));
+        snprintf(cells[COLUMN_SPEED], CELL_SIZE, "%.2f ± %.2f", mean, deviation);
+    }
+    /* how much a prompt reads depends on which experts it takes: no honest number */
+    snprintf(cells[COLUMN_BANDWIDTH], CELL_SIZE, r->is_prompt ? "" : is_csv ? "%.6g" : "%.2f", gigabytes(b, mean));
+}
+
+static json_t *to_json(const struct bench *b, const struct result *r)
+{
+    struct sc_gguf_string name = engine_model_name(b->engine);
+    const struct sc_device_info *device = sc_engine_device(b->engine);
+    const struct sc_placement *p = sc_engine_placement(b->engine);
+    struct sc_stats s;
+    json_t *samples = json_array();
+    double mean, deviation;
+
+    speed(r, (size_t)b->o->repetitions, &mean, &deviation);
+    for (int64_t i = 0; i < b->o->repetitions; i++)
+        json_array_append_new(samples, json_number((double)r->n / r->seconds[i]));
+    sc_session_stats(b->session, &s);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:I, s:I, s:s, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I}",
+                     "model_filename", json_text(b->o->model, strlen(b->o->model)), "model_name",
+                     json_text(name.data, name.size_bytes), "model_size",
+                     json_count(sc_gguf_size_bytes(sc_engine_gguf(b->engine))), "model_n_params",
+                     json_count(sc_engine_n_parameters(b->engine, false)), "device",
+                     json_text(device->name, strlen(device->name)), "driver", json_text(device->driver, strlen(device->driver)),
+                     "test", r->is_prompt ? "pp" : "tg", "n_prompt", (json_int_t)(r->is_prompt ? r->n : 0), "n_gen",
+                     (json_int_t)(r->is_prompt ? 0 : r->n), "n_ubatch", (json_int_t)sc_engine_n_batch(b->engine), "type_k",
+                     b->o->kv == SC_KV_F32 ? "f32" : "f16", "n_runs", (json_int_t)b->o->repetitions, "avg_ts",
+                     json_number(mean), "stddev_ts", json_number(deviation), "gb_per_s",
+                     r->is_prompt ? json_null() : json_number(gigabytes(b, mean)), "samples_ts", samples, "expert_hits",
+                     (json_int_t)s.expert_hits, "expert_misses", (json_int_t)s.expert_misses, "n_slots",
+                     (json_int_t)p->n_slots, "n_experts_total", (json_int_t)p->n_experts_total);
+}
+
+static void report(struct bench *b, const struct result *r)
+{
+    char cells[N_COLUMNS][CELL_SIZE];
+    const char *row[N_COLUMNS];
+
+    if (b->format == FORMAT_JSON) {
+        json_array_append_new(b->list, to_json(b, r));
+        return;
+    }
+    terminal_clear();
+    fill(b, r, cells);
+    for (int c = 0; c < N_COLUMNS; c++)
+        row[c] = cells[c];
+    if (!b->columns[COLUMN_MODEL].width) {
+        column_fit(&b->columns[COLUMN_MODEL], row[COLUMN_MODEL]);
+        column_fit(&b->columns[COLUMN_DEVICE], row[COLUMN_DEVICE]);
+        table_header(b->format == FORMAT_CSV ? TABLE_CSV : TABLE_MD, b->columns, N_COLUMNS);
+    }
+    table_row(b->format == FORMAT_CSV ? TABLE_CSV : TABLE_MD, b->columns, N_COLUMNS, row);
+}
+
+static bool measure(struct bench *b, bool is_prompt, const struct integers *lengths, struct sc_error *e)
+{
+    static struct result r;
+
+    for (size_t i = 0; i < lengths->n; i++) {
+        r.is_prompt = is_prompt;
+        r.n = (size_t)lengths->values[i];
+        if (!r.n)
+            continue;
+        if (!b->o->no_warmup && !run_once(b, is_prompt, is_prompt ? r.n : r.n < 2 ? r.n : 2, &r.seconds[0], e))
+            return false;
+        sc_session_reset_stats(b->session);
+        for (int64_t k = 0; k < b->o->repetitions; k++)
+            if (!run_once(b, is_prompt, r.n, &r.seconds[k], e))
+                return false;
+        report(b, &r);
+    }
+    return true;
+}
+
+static bool prepare(struct bench *b, size_t longest, struct sc_error *e)
+{
+    uint32_t n_vocab = sc_engine_n_vocab(b->engine), random = 1;
+
+    b->tokens = malloc(longest * sizeof *b->tokens);
+    b->logits = malloc(n_vocab * sizeof *b->logits);
+    if (!b->tokens || !b->logits)
+        return sc_fail_memory(e, "the benchmark");
+    for (size_t i = 0; i < longest; i++) {
+        random = random * 1664525u + 1013904223u;
+        b->tokens[i] = (sc_token)((random >> 8) % n_vocab);
+    }
+    b->session = sc_session_create(b->engine, e);
+    return b->session != NULL;
+}
+
+static size_t longest_of(const struct integers *a, size_t longest, size_t *n_tests)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        *n_tests += a->values[i] > 0;
+        longest = (size_t)a->values[i] > longest ? (size_t)a->values[i] : longest;
+    }
+    return longest;
+}
+
+static int run(const struct options *o)
+{
+    int64_t prompt_default = 512, generate_default = 128;
+    const struct integers prompt = o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
+    const struct integers generate =
+        o->given[OPTION_BENCH_GENERATE] ? o->bench_generate : (struct integers){&generate_default, 1};
+    struct bench b = {
+        .o = o,
+        .format = o->json ? FORMAT_JSON : (enum option_format)o->format,
+        .columns = {[COLUMN_MODEL] = {"model", 0, false},      [COLUMN_SIZE] = {"size", 10, true},
+                    [COLUMN_PARAMS] = {"params", 8, true},     [COLUMN_DEVICE] = {"device", 0, false},
+                    [COLUMN_TEST] = {"test", 7, true},         [COLUMN_SPEED] = {"t/s", 16, true},
+                    [COLUMN_BANDWIDTH] = {"GB/s", 7, true}},
+    };
+    struct sc_error e = {0};
+    size_t n_tests = 0, longest = longest_of(&generate, longest_of(&prompt, 0, &n_tests), &n_tests);
+    bool ok = false;
+
+    if (!n_tests) {
+        terminal_error("bench has nothing to measure: -p and -n are both 0");
+        return EXIT_USAGE;
+    }
+    b.n_total = n_tests * ((size_t)o->repetitions + !o->no_warmup);
+    b.list = json_array();
+    b.engine = engine_open(o, (uint32_t)longest, &e);
+    if (b.engine && prepare(&b, longest, &e))
+        ok = measure(&b, true, &prompt, &e) && measure(&b, false, &generate, &e);
+    terminal_clear();
+    if (ok && b.format == FORMAT_JSON) {
+        output_json(b.list);
+        b.list = NULL;
+    }
+    json_decref(b.list);
+    sc_session_destroy(b.session);
+    free(b.logits);
+    free(b.tokens);
+    sc_engine_destroy(b.engine);
+    return ok ? EXIT_OK : engine_failed(&e);
+}
+
+static const enum option_id options[] = {
+    OPTION_MODEL,  OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_REPETITIONS, OPTION_NO_WARMUP,
+    OPTION_FORMAT, OPTIONS_ENGINE,      OPTION_LOG_LEVEL,      OPTION_JSON,
+};
+
+const struct command command_bench = {
+    .name = "bench",
+    .summary = "measure the speed of prefill (pp) and generation (tg)",
+    .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [FLAGS]",
+    .details = "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
+               "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s.\n",
+    .options = options,
+    .n_options = N_ELEMENTS(options),
+    .run = run,
+};

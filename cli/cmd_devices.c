@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "engine.h"
+#include "output.h"
+#include "scoria.h"
+#include "table.h"
+#include "terminal.h"
+
+enum { COLUMN_INDEX, COLUMN_NAME, COLUMN_KIND, COLUMN_MEMORY, COLUMN_FREE, COLUMN_VULKAN, COLUMN_SUBGROUP, COLUMN_KERNELS,
+       N_COLUMNS };
+enum { CELL_SIZE = 300 };
+
+static const char *kind(const struct sc_device_info *d)
+{
+    static const char *const kinds[] = {
+        [SC_DEVICE_OTHER] = "other",     [SC_DEVICE_INTEGRATED] = "integrated", [SC_DEVICE_DISCRETE] = "discrete",
+        [SC_DEVICE_VIRTUAL] = "virtual", [SC_DEVICE_CPU] = "cpu",
+    };
+    return kinds[d->kind];
+}
+
+/* What it has beyond the floor that every kernel is content with. */
+static void describe(char *out, const struct sc_device_info *d)
+{
+    snprintf(out, CELL_SIZE, "base%s%s%s%s%s", d->has_fp16 ? " fp16" : "", d->has_int8 ? " int8" : "",
+             d->has_integer_dot ? " integer-dot" : "", d->has_cooperative_matrix ? " cooperative-matrix" : "",
+             d->has_transfer_queue ? " transfer-queue" : "");
+}
+
+static void version(char *out, uint32_t v)
+{
+    snprintf(out, CELL_SIZE, "%u.%u.%u", (v >> 22) & 0x7f, (v >> 12) & 0x3ff, v & 0xfff);
+}
+
+static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct sc_device_info *d)
+{
+    char bytes[32];
+
+    snprintf(cells[COLUMN_INDEX], CELL_SIZE, "%" PRIu32, d->index);
+    snprintf(cells[COLUMN_NAME], CELL_SIZE, "%s", d->name);
+    snprintf(cells[COLUMN_KIND], CELL_SIZE, "%s", kind(d));
+    snprintf(cells[COLUMN_MEMORY], CELL_SIZE, "%s", number_bytes(bytes, d->memory_bytes));
+    snprintf(cells[COLUMN_FREE], CELL_SIZE, "%s", d->free_bytes ? number_bytes(bytes, d->free_bytes) : "?");
+    version(cells[COLUMN_VULKAN], d->api_version);
+    if (d->min_subgroup_size == d->max_subgroup_size)
+        snprintf(cells[COLUMN_SUBGROUP], CELL_SIZE, "%" PRIu32, d->subgroup_size);
+    else
+        snprintf(cells[COLUMN_SUBGROUP], CELL_SIZE, "%" PRIu32 " (%" PRIu32 "-%" PRIu32 ")", d->subgroup_size,
+                 d->min_subgroup_size, d->max_subgroup_size);
+    if (*d->unusable)
+        snprintf(cells[COLUMN_KERNELS], CELL_SIZE, "none: %s", d->unusable);
+    else
+        describe(cells[COLUMN_KERNELS], d);
+}
+
+static void print_table(const struct sc_device_info *devices, size_t n)
+{
+    struct column columns[N_COLUMNS] = {
+        [COLUMN_INDEX] = {"index", 0, true},   [COLUMN_NAME] = {"name", 0, false},
+        [COLUMN_KIND] = {"kind", 0, false},    [COLUMN_MEMORY] = {"memory", 0, true},
+        [COLUMN_FREE] = {"free", 0, true},     [COLUMN_VULKAN] = {"vulkan", 0, false},
+        [COLUMN_SUBGROUP] = {"subgroup", 0, false}, [COLUMN_KERNELS] = {"kernels", 0, false},
+    };
+    char cells[N_COLUMNS][CELL_SIZE];
+    const char *row[N_COLUMNS];
+    bool has_cpu = false;
+
+    for (int c = 0; c < N_COLUMNS; c++)
+        row[c] = cells[c];
+    for (size_t i = 0; i < n; i++) {
+        fill(cells, &devices[i]);
+        for (int c = 0; c < N_COLUMNS; c++)
+            column_fit(&columns[c], cells[c]);
+        has_cpu = has_cpu || devices[i].kind == SC_DEVICE_CPU;
+    }
+    table_header(TABLE_PLAIN, columns, N_COLUMNS);
+    for (size_t i = 0; i < n; i++) {
+        fill(cells, &devices[i]);
+        table_row(TABLE_PLAIN, columns, N_COLUMNS, row);
+    }
+    output_printf("\n");
+    for (size_t i = 0; i < n; i++)
+        output_printf("driver of %" PRIu32 ": %s\n", devices[i].index, devices[i].driver);
+    if (has_cpu)
+        output_printf("\nA device of kind cpu is a Vulkan driver that computes on the CPU. Scoria takes one only when it is named\n"
+                      "(--device) or when there is no other.\n");
+}
+
+static json_t *to_json(const struct sc_device_info *d)
+{
+    char api[CELL_SIZE];
+
+    version(api, d->api_version);
+    return json_pack("{s:I, s:o, s:o, s:s, s:I, s:I, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b, s:b, s:o}",
+                     "index", (json_int_t)d->index, "name", json_text(d->name, strlen(d->name)), "driver",
+                     json_text(d->driver, strlen(d->driver)), "kind", kind(d), "vendor_id", (json_int_t)d->vendor_id,
+                     "device_id", (json_int_t)d->device_id, "vulkan", api, "memory_bytes", json_count(d->memory_bytes),
+                     "free_bytes", d->free_bytes ? json_count(d->free_bytes) : json_null(), "subgroup_size",
+                     (json_int_t)d->subgroup_size, "min_subgroup_size", (json_int_t)d->min_subgroup_size,
+                     "max_subgroup_size", (json_int_t)d->max_subgroup_size, "max_workgroup_size",
+                     (json_int_t)d->max_workgroup_size, "shared_bytes", (json_int_t)d->shared_bytes, "fp16", d->has_fp16,
+                     "int8", d->has_int8, "integer_dot", d->has_integer_dot, "cooperative_matrix",
+                     d->has_cooperative_matrix, "transfer_queue", d->has_transfer_queue, "usable", !*d->unusable,
+                     "unusable", *d->unusable ? json_text(d->unusable, strlen(d->unusable)) : json_null());
+}
+
+static int run(const struct options *o)
+{
+    struct sc_device_info *devices;
+    size_t n_devices;
+    struct sc_error e = {0};
+
+    if (!sc_devices(&devices, &n_devices, &e))
+        return engine_failed(&e);
+    if (o->json) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < n_devices; i++)
+            json_array_append_new(list, to_json(&devices[i]));
+        output_json(list);
+    } else {
+        print_table(devices, n_devices);
+    }
+    free(devices);
+    return EXIT_OK;
+}
+
+static const enum option_id options[] = {OPTION_JSON};
+
+const struct command command_devices = {
+    .name = "devices",
+    .summary = "list the Vulkan devices and what they can do",
+    .usage = "[--json]",
+    .details = "",
+    .options = options,
+    .n_options = N_ELEMENTS(options),
+    .run = run,
+};

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "line.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "interrupt.h"
+#include "terminal.h"
+
+enum { HISTORY_LINES = 1000 };
+
+static EditLine *editor;
+static History *past;
+static const char *shown_prompt;
+static bool has_new_lines;
+
+static char *prompt_of_editor(EditLine *e)
+{
+    (void)e;
+    return (char *)shown_prompt;
+}
+
+/* $XDG_STATE_HOME/scoria/history, whose folders it makes when asked; false if there is no place. */
+static bool history_path(char path[PATH_MAX], bool make_folders)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n;
+
+    if (state && state[0] == '/')
+        n = snprintf(path, PATH_MAX, "%s/scoria/history", state);
+    else if (home && home[0] == '/')
+        n = snprintf(path, PATH_MAX, "%s/.local/state/scoria/history", home);
+    else
+        return false;
+    if (n < 0 || n >= PATH_MAX)
+        return false;
+    for (char *slash = path + 1; make_folders && (slash = strchr(slash, '/')); slash++) {
+        *slash = 0;
+        if (mkdir(path, 0700) && errno != EEXIST && errno != EISDIR) {
+            *slash = '/';
+            return false;
+        }
+        *slash = '/';
+    }
+    return true;
+}
+
+void line_init(void)
+{
+    HistEvent event;
+    char path[PATH_MAX];
+
+    if (!terminal_input() || !terminal_output())
+        return;
+    editor = el_init("scoria", stdin, stdout, stderr);
+    past = history_init();
+    if (!editor || !past)
+        return;
+    history(past, &event, H_SETSIZE, HISTORY_LINES);
+    history(past, &event, H_SETUNIQUE, 1);
+    if (history_path(path, false))
+        history(past, &event, H_LOAD, path); /* there is none at first */
+    el_set(editor, EL_EDITOR, "emacs");
+    el_set(editor, EL_HIST, history, past);
+    el_set(editor, EL_PROMPT, prompt_of_editor);
+    el_set(editor, EL_SIGNAL, 0);
+}
+
+static enum line_result read_edited(struct text *line, const char *prompt, struct sc_error *e)
+{
+    int n = 0;
+
+    shown_prompt = prompt;
+    interrupt_catch();
+    errno = 0;
+    const char *typed = el_gets(editor, &n);
+    if (interrupt_requested()) {
+        fputs("\n", stdout);
+        return LINE_INTERRUPTED;
+    }
+    if (!typed || n <= 0) {
+        fputs("\n", stdout); /* Ctrl-D leaves the cursor behind the prompt */
+        return LINE_END;
+    }
+    if (strspn(typed, " \t\n") < (size_t)n) {
+        HistEvent event;
+        history(past, &event, H_ENTER, typed);
+        has_new_lines = true;
+    }
+    return text_append(line, typed, (size_t)n, e) ? LINE_READ : LINE_FAILED;
+}
+
+static enum line_result read_plain(struct text *line, struct sc_error *e)
+{
+    char *data = NULL;
+    size_t size = 0;
+
+    interrupt_catch();
+    errno = 0;
+    ssize_t n = getline(&data, &size, stdin);
+    enum line_result result = LINE_READ;
+    if (interrupt_requested()) {
+        clearerr(stdin);
+        result = LINE_INTERRUPTED;
+    } else if (n < 0 && !feof(stdin)) {
+        sc_fail(e, SC_IO, "standard input: %s", strerror(errno));
+        result = LINE_FAILED;
+    } else if (n < 0) {
+        result = LINE_END;
+    } else if (!text_append(line, data, (size_t)n, e)) {
+        result = LINE_FAILED;
+    }
+    free(data);
+    return result;
+}
+
+enum line_result line_read(struct text *line, const char *prompt, struct sc_error *e)
+{
+    line->size_bytes = 0;
+    for (;;) {
+        enum line_result result = editor && past ? read_edited(line, prompt, e) : read_plain(line, e);
+        if (result == LINE_END && line->size_bytes) /* the input ends after a backslash */
+            return LINE_READ;
+        if (result != LINE_READ)
+            return result;
+        text_drop_newline(line);
+        if (!line->size_bytes || line->data[line->size_bytes - 1] != '\\')
+            return LINE_READ;
+        line->data[line->size_bytes - 1] = '\n';
+        prompt = "... ";
+    }
+}
+
+static void save_history(void)
+{
+    HistEvent event;
+    char path[PATH_MAX];
+
+    /* what is typed may be private */
+    mode_t mask = umask(077);
+    if (!history_path(path, true))
+        terminal_warning("the history is not saved: there is no folder for it");
+    else if (history(past, &event, H_SAVE, path) < 0)
+        terminal_warning("%s: the history could not be saved", path);
+    umask(mask);
+}
+
+void line_finish(void)
+{
+    if (past && has_new_lines)
+        save_history();
+    if (past)
+        history_end(past);
+    if (editor)
+        el_end(editor);
+    past = NULL;
+    editor = NULL;
+}

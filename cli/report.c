@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "number.h"
+#include "output.h"
+#include "terminal.h"
+
+static double rate(uint64_t n, double seconds)
+{
+    return n && seconds > 0 ? (double)n / seconds : 0;
+}
+
+static double gigabytes_per_second(const struct sc_engine *engine, const struct sc_stats *s)
+{
+    return (double)sc_engine_token_bytes(engine) * rate(s->n_decode_tokens, s->decode_seconds) * 1e-9;
+}
+
+static void print_experts(const struct sc_engine *engine, const struct sc_stats *s)
+{
+    const struct sc_placement *p = sc_engine_placement(engine);
+    uint64_t n = s->expert_hits + s->expert_misses;
+    char moved[32], budget[32];
+
+    if (!n)
+        return;
+    terminal_note("experts: %" PRIu32 " slots for %" PRIu32 " (device memory %s); %" PRIu64 " hits, %" PRIu64
+                  " misses (%.1f %% hits), %s moved, %.2f s lost waiting",
+                  p->n_slots, p->n_experts_total, number_bytes(budget, p->budget_bytes), s->expert_hits, s->expert_misses,
+                  100 * (double)s->expert_hits / (double)n, number_bytes(moved, s->uploaded_bytes), s->wait_seconds);
+}
+
+void report_print(const struct sc_engine *engine, const struct sc_stats *s)
+{
+    char prefill[80] = "", decode[120] = "";
+
+    if (s->n_prefill_tokens)
+        snprintf(prefill, sizeof prefill, "prefill: %" PRIu64 " tokens, %.2f t/s", s->n_prefill_tokens,
+                 rate(s->n_prefill_tokens, s->prefill_seconds));
+    if (s->n_decode_tokens)
+        snprintf(decode, sizeof decode, "decode: %" PRIu64 " tokens, %.2f t/s, %.2f GB/s", s->n_decode_tokens,
+                 rate(s->n_decode_tokens, s->decode_seconds), gigabytes_per_second(engine, s));
+    terminal_note("%s%s%s", prefill, *prefill && *decode ? "; " : *prefill || *decode ? "" : "nothing was computed", decode);
+    print_experts(engine, s);
+}
+
+json_t *report_timings(const struct sc_engine *engine, const struct sc_stats *s)
+{
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "prefill_tokens", json_count(s->n_prefill_tokens),
+                     "prefill_seconds", json_number(s->prefill_seconds), "prefill_tokens_per_second",
+                     json_number(rate(s->n_prefill_tokens, s->prefill_seconds)), "decode_tokens",
+                     json_count(s->n_decode_tokens), "decode_seconds", json_number(s->decode_seconds),
+                     "decode_tokens_per_second", json_number(rate(s->n_decode_tokens, s->decode_seconds)),
+                     "decode_gigabytes_per_second", json_number(gigabytes_per_second(engine, s)));
+}
+
+json_t *report_stats(const struct sc_stats *s)
+{
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "expert_hits", json_count(s->expert_hits), "expert_misses",
+                     json_count(s->expert_misses), "uploaded_bytes", json_count(s->uploaded_bytes), "wait_seconds",
+                     json_number(s->wait_seconds), "submits", json_count(s->n_submits), "dispatches_per_token",
+                     (json_int_t)s->n_dispatches, "barriers_per_token", (json_int_t)s->n_barriers);
+}
+
+json_t *report_placement(const struct sc_engine *engine)
+{
+    const struct sc_placement *p = sc_engine_placement(engine);
+
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "budget_bytes", json_count(p->budget_bytes),
+                     "minimum_bytes", json_count(p->minimum_bytes), "dense_bytes", json_count(p->dense_bytes),
+                     "expert_bytes", json_count(p->expert_bytes), "kv_bytes", json_count(p->kv_bytes), "activation_bytes",
+                     json_count(p->activation_bytes), "staging_bytes", json_count(p->staging_bytes), "slot_bytes",
+                     json_count(p->slot_bytes), "n_slots", (json_int_t)p->n_slots, "n_experts_total",
+                     (json_int_t)p->n_experts_total);
+}
