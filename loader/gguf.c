@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The model as a whole: its parts joined, names looked up. Each file is read and checked in part.c. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "gguf.h"
 
 #include <inttypes.h>
@@ -13,9 +11,9 @@
 #include "split.h"
 
 struct sc_gguf {
-    char *path;
     struct part *parts;
     size_t n_parts;
+    size_t named; /* the part that sc_gguf_open was given */
     struct sc_gguf_tensor *tensors; /* of all parts */
     size_t n_tensors;
     const struct sc_gguf_string **value_names; /* sorted; each points into a struct of which it is the first member */
@@ -72,30 +70,31 @@ static bool check_part(const struct part *p, uint32_t number, uint32_t count, st
                    "part %u of %u", sc_printable_path(p->path).text, no, n, number, count);
 }
 
-/* Opens what is missing of the set that parts[0], opened from g->path, belongs to, and puts it in order. */
-static bool open_siblings(struct sc_gguf *g, uint64_t count, struct sc_error *e)
+/* Opens what is missing of the set that parts[0], opened from path, belongs to, and puts it in order. */
+static bool open_siblings(struct sc_gguf *g, const char *path, uint64_t count, struct sc_error *e)
 {
     struct split_name name;
-    if (!split_parse(g->path, &name) || name.count != count || name.number < 1 || name.number > name.count)
+    if (!split_parse(path, &name) || name.count != count || name.number < 1 || name.number > name.count)
         return sc_fail(e, SC_BAD_FILE, "%s is one of %" PRIu64 " parts of a split model, but its name does not end like "
-                       "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found", sc_printable_path(g->path).text, count, count);
+                       "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found", sc_printable_path(path).text, count, count);
 
     struct part *parts = calloc(name.count, sizeof *parts);
     if (!parts)
         return sc_fail_memory(e, "the parts of a split model");
-    parts[name.number - 1] = g->parts[0];
+    parts[name.number - 1] = g->parts[0]; /* with all that it owns */
     free(g->parts);
     g->parts = parts;
     g->n_parts = name.count;
+    g->named = name.number - 1;
 
     for (uint32_t i = 0; i < name.count; i++) {
         if (i + 1 != name.number) {
-            char *path = split_path(g->path, &name, i + 1);
-            if (!path)
+            char *sibling = split_path(path, &name, i + 1);
+            if (!sibling)
                 return sc_fail_memory(e, "a file name");
             struct sc_error cause = {0};
-            bool ok = part_init(&g->parts[i], path, &cause);
-            free(path);
+            bool ok = part_init(&g->parts[i], sibling, &cause);
+            free(sibling);
             if (!ok)
                 return sc_fail(e, cause.code, "%s (part %u of %u of a split model)", cause.text, i + 1, name.count);
         }
@@ -105,7 +104,7 @@ static bool open_siblings(struct sc_gguf *g, uint64_t count, struct sc_error *e)
     return true;
 }
 
-static bool join_tensors(struct sc_gguf *g, struct sc_error *e)
+static bool join_tensors(struct sc_gguf *g, const char *path, struct sc_error *e)
 {
     for (size_t i = 0; i < g->n_parts; i++)
         g->n_tensors += g->parts[i].n_tensors;
@@ -113,7 +112,7 @@ static bool join_tensors(struct sc_gguf *g, struct sc_error *e)
     uint64_t expected = part_u64(&g->parts[0], "split.tensors.count", g->n_tensors);
     if (expected != g->n_tensors)
         return sc_fail(e, SC_BAD_FILE, "%s: the split model should have %" PRIu64 " tensors, its parts have %zu",
-                       sc_printable_path(g->path).text, expected, g->n_tensors);
+                       sc_printable_path(path).text, expected, g->n_tensors);
 
     g->tensors = calloc(g->n_tensors + 1, sizeof *g->tensors);
     if (!g->tensors)
@@ -134,18 +133,17 @@ static bool join_tensors(struct sc_gguf *g, struct sc_error *e)
 
 static bool open_model(struct sc_gguf *g, const char *path, struct sc_error *e)
 {
-    g->path = strdup(path);
     g->parts = calloc(1, sizeof *g->parts);
-    if (!g->path || !g->parts)
+    if (!g->parts)
         return sc_fail_memory(e, "the model file");
     g->n_parts = 1;
     if (!part_init(&g->parts[0], path, e))
         return false;
 
     uint64_t count = part_u64(&g->parts[0], "split.count", 1);
-    if (count > 1 && !open_siblings(g, count, e))
+    if (count > 1 && !open_siblings(g, path, count, e))
         return false;
-    if (!join_tensors(g, e))
+    if (!join_tensors(g, path, e))
         return false;
 
     const struct part *first = &g->parts[0];
@@ -181,13 +179,12 @@ void sc_gguf_close(struct sc_gguf *g)
     for (size_t i = 0; i < g->n_parts; i++)
         part_finish(&g->parts[i]);
     free(g->parts);
-    free(g->path);
     free(g);
 }
 
 const char *sc_gguf_path(const struct sc_gguf *g)
 {
-    return g->path;
+    return g->parts[g->named].path;
 }
 
 uint32_t sc_gguf_version(const struct sc_gguf *g)

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _POSIX_C_SOURCE 200809L
-
 #include "part.h"
 
 #include <assert.h>
@@ -342,9 +340,11 @@ static bool parse(struct part *p, struct cursor *c)
 bool part_init(struct part *p, const char *path, struct sc_error *e)
 {
     *p = (struct part){0};
-    p->path = strdup(path);
+    size_t path_bytes = strlen(path) + 1;
+    p->path = malloc(path_bytes);
     if (!p->path)
         return sc_fail_memory(e, "a file name");
+    memcpy(p->path, path, path_bytes);
     if (!mapping_init(&p->map, path, e))
         return false;
     struct printable_path shown = sc_printable_path(path);

@@ -5,24 +5,15 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Length of the valid UTF-8 character at p[0..n), 0 if there is none; *code gets its number. */
-static size_t decode(const uint8_t *p, size_t n, uint32_t *code)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xF0 ? 4 : p[0] >= 0xE0 ? 3 : 2;
-    if (length > n || (p[0] >= 0x80 && p[0] < 0xC2) || p[0] > 0xF4)
-        return 0;
+#include "utf8.h"
 
+/* The number of a well-formed character. */
+static uint32_t code_point(const uint8_t *p, size_t length)
+{
     uint32_t c = length == 1 ? p[0] : p[0] & (0x7Fu >> length);
-    for (size_t i = 1; i < length; i++) {
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
+    for (size_t i = 1; i < length; i++)
         c = c << 6 | (p[i] & 0x3F);
-    }
-    if (c < smallest[length] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF))
-        return 0;
-    *code = c;
-    return length;
+    return c;
 }
 
 static bool is_safe(uint32_t c)
@@ -42,9 +33,8 @@ size_t sc_printable_into(char *out, size_t capacity, const char *data, size_t si
     for (size_t i = 0; i < size_bytes;) {
         char piece[16];
         size_t n_piece = 0;
-        uint32_t code = 0;
-        size_t length = decode(p + i, size_bytes - i, &code);
-        if (length > 0 && is_safe(code)) {
+        size_t length = utf8_length(data + i, size_bytes - i);
+        if (length > 0 && is_safe(code_point(p + i, length))) {
             memcpy(piece, p + i, length);
             n_piece = length;
         } else {
