@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "placement.h"
+
+static const uint32_t DEFAULT_CONTEXT = 4096;
+
+void engine_log(const struct sc_engine *engine, enum sc_log_level level, const char *format, ...)
+{
+    if (!engine->params.log)
+        return;
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    engine->params.log(engine->params.user, level, text);
+}
+
+/* Going over what the driver grants makes it spill silently, 2 to 5 times slower: stay below. */
+static uint64_t own_budget(const struct gpu *gpu)
+{
+    const uint64_t free_bytes = gpu_free_bytes(gpu), least = 256u << 20;
+    const uint64_t reserve = free_bytes / 16 > least ? free_bytes / 16 : least;
+    return free_bytes > 2 * reserve ? free_bytes - reserve : free_bytes / 2;
+}
+
+static bool check_context(struct sc_engine *engine, struct sc_error *e)
+{
+    struct sc_engine_params *p = &engine->params;
+    const uint32_t longest = engine->config.n_ctx_train;
+    if (p->n_ctx > longest)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "a context of %u tokens is more than the %u that %s was made for", p->n_ctx,
+                       longest, p->model_path);
+    if (!p->n_ctx)
+        p->n_ctx = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
+    return true;
+}
+
+static bool open_model(struct sc_engine *engine, struct sc_error *e)
+{
+    engine->gguf = sc_gguf_open(engine->params.model_path, e);
+    if (!engine->gguf || !config_read(&engine->config, engine->gguf, e) ||
+        !weights_init(&engine->weights, &engine->config, engine->gguf, e))
+        return false;
+    engine->tokenizer = sc_tokenizer_create(engine->gguf, &engine->tokenizer_error);
+    if (engine->tokenizer && sc_tokenizer_n_vocab(engine->tokenizer) > engine->config.n_vocab)
+        return sc_fail(e, SC_BAD_FILE, "%s: the tokenizer has %u tokens, the model %u", engine->params.model_path,
+                       sc_tokenizer_n_vocab(engine->tokenizer), engine->config.n_vocab);
+    return check_context(engine, e);
+}
+
+static bool open_device(struct sc_engine *engine, struct sc_error *e)
+{
+    struct sc_engine_params *p = &engine->params;
+    engine->gpu = gpu_create(p->device, p->cache_dir, e);
+    if (!engine->gpu)
+        return false;
+    const struct gpu *gpu = engine->gpu;
+    if (gpu->info.kind == SC_DEVICE_CPU)
+        engine_log(engine, SC_LOG_INFO, "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
+                   gpu->info.name);
+    const uint64_t budget = p->vram_bytes ? p->vram_bytes : own_budget(gpu);
+    if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget, gpu->info.name, e))
+        return false;
+    engine->gpu->budget_bytes = budget;
+    return upload_init(&engine->upload, engine->gpu, engine->placement.ring_bytes, e) &&
+           model_init(&engine->model, engine->gpu, &engine->weights, &engine->config, engine->placement.n_slots,
+                      &engine->upload, p, e);
+}
+
+static void log_placement(const struct sc_engine *engine)
+{
+    const struct sc_placement *p = &engine->placement;
+    engine_log(engine, SC_LOG_INFO, "%s: dense weights %.1f MB, KV cache %.1f MB, activations %.1f MB, buffers %.1f MB of %.1f MB",
+               engine->gpu->info.name, (double)p->dense_bytes / 1e6, (double)p->kv_bytes / 1e6,
+               (double)p->activation_bytes / 1e6, (double)p->staging_bytes / 1e6, (double)p->budget_bytes / 1e6);
+    if (p->n_experts_total)
+        engine_log(engine, SC_LOG_INFO, "%u of %u experts fit, %.1f MB each: %s", p->n_slots, p->n_experts_total,
+                   (double)p->slot_bytes / 1e6,
+                   p->n_slots == p->n_experts_total ? "all stay on the device" : "the others are uploaded when they are chosen");
+}
+
+struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e)
+{
+    if (!params->model_path) {
+        sc_fail(e, SC_INVALID_ARGUMENT, "no model was named");
+        return NULL;
+    }
+    struct sc_engine *engine = calloc(1, sizeof(*engine));
+    if (!engine) {
+        sc_fail_memory(e, "the engine");
+        return NULL;
+    }
+    engine->params = *params;
+    if (!open_model(engine, e) || !open_device(engine, e)) {
+        sc_engine_destroy(engine);
+        return NULL;
+    }
+    engine->params.model_path = engine->params.device = engine->params.cache_dir = NULL;
+    log_placement(engine);
+    return engine;
+}
+
+void sc_engine_destroy(struct sc_engine *engine)
+{
+    if (!engine)
+        return;
+    if (engine->gpu)
+        engine->gpu->vk.vkDeviceWaitIdle(engine->gpu->device);
+    model_finish(&engine->model);
+    upload_finish(&engine->upload);
+    gpu_destroy(engine->gpu);
+    sc_tokenizer_destroy(engine->tokenizer);
+    weights_finish(&engine->weights);
+    sc_gguf_close(engine->gguf);
+    free(engine);
+}
+
+const struct sc_gguf *sc_engine_gguf(const struct sc_engine *engine)
+{
+    return engine->gguf;
+}
+
+const struct sc_tokenizer *sc_engine_tokenizer(const struct sc_engine *engine, struct sc_error *e)
+{
+    if (!engine->tokenizer)
+        sc_fail(e, engine->tokenizer_error.code, "%s", engine->tokenizer_error.text);
+    return engine->tokenizer;
+}
+
+const struct sc_device_info *sc_engine_device(const struct sc_engine *engine)
+{
+    return &engine->gpu->info;
+}
+
+const struct sc_placement *sc_engine_placement(const struct sc_engine *engine)
+{
+    return &engine->placement;
+}
+
+uint32_t sc_engine_n_vocab(const struct sc_engine *engine)
+{
+    return engine->config.n_vocab;
+}
+
+uint32_t sc_engine_n_ctx(const struct sc_engine *engine)
+{
+    return engine->params.n_ctx;
+}
+
+uint32_t sc_engine_n_batch(const struct sc_engine *engine)
+{
+    return engine->params.n_batch;
+}
+
+/* Sums f over the weights, an expert's n_experts times. */
+static uint64_t sum_weights(const struct sc_engine *engine, uint32_t n_experts, uint64_t (*f)(const struct weight *))
+{
+    const struct weights *w = &engine->weights;
+    uint64_t sum = f(&w->output_norm) + f(&w->output);
+    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
+        const struct layer_weights *x = &w->layers[l];
+        const struct expert_weights *any = &x->experts[0];
+        sum += f(&x->attn_norm) + f(&x->attn_q) + f(&x->attn_k) + f(&x->attn_v) + f(&x->attn_output) + f(&x->ffn_norm) +
+               f(&x->router) + n_experts * (f(&any->gate) + f(&any->up) + f(&any->down));
+    }
+    return sum;
+}
+
+static uint64_t bytes_of(const struct weight *w)
+{
+    return w->size_bytes;
+}
+
+static uint64_t parameters_of(const struct weight *w)
+{
+    return (uint64_t)w->rows * w->cols;
+}
+
+uint64_t sc_engine_token_bytes(const struct sc_engine *engine)
+{
+    const struct config *c = &engine->config;
+    return sum_weights(engine, c->n_experts ? c->n_experts_used : 1, bytes_of);
+}
+
+uint64_t sc_engine_n_parameters(const struct sc_engine *engine, bool active_only)
+{
+    const struct config *c = &engine->config;
+    const uint32_t n_experts = !c->n_experts ? 1 : active_only ? c->n_experts_used : c->n_experts;
+    const bool tied = engine->weights.output.data == engine->weights.token_embd.data;
+    return sum_weights(engine, n_experts, parameters_of) + (tied ? 0 : parameters_of(&engine->weights.token_embd));
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the engine is made of, for the files that make it. */
+#ifndef SCORIA_ENGINE_H
+#define SCORIA_ENGINE_H
+
+#include "config.h"
+#include "gpu.h"
+#include "model.h"
+#include "upload.h"
+
+struct sc_engine {
+    struct sc_engine_params params; /* with defaults filled in; its strings are not kept */
+    struct sc_gguf *gguf;
+    struct config config;
+    struct weights weights;
+    struct sc_tokenizer *tokenizer; /* NULL: see tokenizer_error */
+    struct sc_error tokenizer_error;
+    struct gpu *gpu;
+    struct upload upload;
+    struct model model;
+    struct sc_placement placement;
+};
+
+/* Calls params.log; `format` makes one sentence. */
+void engine_log(const struct sc_engine *engine, enum sc_log_level level, const char *format, ...) SC_PRINTF(3, 4);
+
+#endif

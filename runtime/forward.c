@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "forward.h"
+
+/* The activations cut to n tokens. */
+static struct activations of_tokens(const struct activations *all, const struct model *m, uint32_t n)
+{
+    const uint32_t n_used = m->config->n_experts ? m->config->n_experts_used : 1;
+    struct activations a = *all;
+    struct tensor *per_token[] = {&a.x, &a.normed, &a.q, &a.k, &a.v, &a.att, &a.router_logits, &a.routing.ids,
+                                  &a.routing.probs, &a.tokens, &a.angles};
+    for (uint32_t i = 0; i < sizeof(per_token) / sizeof(per_token[0]); i++)
+        per_token[i]->rows = n;
+    a.gate.rows = a.up.rows = a.down.rows = n * n_used;
+    return a;
+}
+
+void forward_embed(struct commands *c, const struct model *m, const struct activations *all, uint32_t n)
+{
+    const struct activations a = of_tokens(all, m, n);
+    op_embed(c, a.x, m->token_embd, a.tokens);
+}
+
+void forward_attention(struct commands *c, const struct model *m, const struct activations *all, struct kv_cache kv, uint32_t l,
+                       uint32_t n)
+{
+    const struct activations a = of_tokens(all, m, n);
+    const struct config *g = m->config;
+    const struct layer *w = &m->layers[l];
+    const struct heads heads = {.n = g->n_heads, .n_kv = g->n_kv_heads, .dim = g->head_dim, .n_rot = g->n_rot};
+
+    op_rms_norm(c, a.normed, a.x, w->attn_norm, g->norm_eps);
+    op_linear(c, a.q, w->attn_q, a.normed);
+    op_linear(c, a.k, w->attn_k, a.normed);
+    op_linear(c, a.v, w->attn_v, a.normed);
+    op_rope_store(c, kv, a.q, a.k, a.v, a.angles, a.step, heads);
+    op_attention(c, a.att, a.q, kv, a.partial, n == 1 ? a.n_splits : 1, a.step, heads);
+    op_linear_add(c, a.x, w->attn_output, a.att);
+
+    op_rms_norm(c, a.normed, a.x, w->ffn_norm, g->norm_eps);
+    if (g->n_experts) {
+        op_linear(c, a.router_logits, w->router, a.normed);
+        op_route(c, a.routing, a.router_logits);
+        if (n > 1)
+            op_group(c, a.routing, g->n_experts);
+    }
+}
+
+void forward_experts(struct commands *c, const struct model *m, const struct activations *all, uint32_t l, uint32_t n)
+{
+    const struct activations a = of_tokens(all, m, n);
+    const struct layer *w = &m->layers[l];
+    if (m->config->n_experts) {
+        op_expert_linear(c, a.gate, w->gate, a.normed, a.routing);
+        op_expert_linear(c, a.up, w->up, a.normed, a.routing);
+        op_silu_mul(c, a.gate, a.up);
+        op_expert_linear(c, a.down, w->down, a.gate, a.routing);
+    } else {
+        op_linear(c, a.gate, w->ffn_gate, a.normed);
+        op_linear(c, a.up, w->ffn_up, a.normed);
+        op_silu_mul(c, a.gate, a.up);
+    }
+}
+
+void forward_combine(struct commands *c, const struct model *m, const struct activations *all, uint32_t l, uint32_t n)
+{
+    const struct activations a = of_tokens(all, m, n);
+    if (m->config->n_experts)
+        op_combine(c, a.x, a.down, a.routing);
+    else
+        op_linear_add(c, a.x, m->layers[l].ffn_down, a.gate);
+}
+
+void forward_output(struct commands *c, const struct model *m, const struct activations *all, uint32_t first, uint32_t n)
+{
+    struct activations a = of_tokens(all, m, n);
+    a.x.address += (uint64_t)first * a.x.cols * sizeof(float);
+    a.logits.rows = n;
+    op_rms_norm(c, a.normed, a.x, m->output_norm, m->config->norm_eps);
+    op_linear(c, a.logits, m->output, a.normed);
+}

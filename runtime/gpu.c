@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gpu.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "instance.h"
+#include "pipeline_cache.h"
+
+bool gpu_check(const struct gpu *gpu, VkResult result, const char *what, struct sc_error *e)
+{
+    switch (result) {
+    case VK_SUCCESS:
+        return true;
+    case VK_ERROR_OUT_OF_HOST_MEMORY:
+        return sc_fail(e, SC_OUT_OF_MEMORY, "%s: out of memory to %s", gpu->info.name, what);
+    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+        return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY, "%s: out of device memory to %s", gpu->info.name, what);
+    case VK_ERROR_DEVICE_LOST:
+        return sc_fail(e, SC_DEVICE_LOST, "%s: the driver lost the device while asked to %s", gpu->info.name, what);
+    default:
+        return sc_fail(e, SC_DEVICE_LOST, "%s: the driver could not %s (error %d)", gpu->info.name, what, (int)result);
+    }
+}
+
+static bool contains(const char *text, const char *part)
+{
+    const size_t n = strlen(part);
+    for (; *text; text++) {
+        size_t i = 0;
+        while (i < n && text[i] && tolower((unsigned char)text[i]) == tolower((unsigned char)part[i]))
+            i++;
+        if (i == n)
+            return true;
+    }
+    return false;
+}
+
+static int rank(enum sc_device_kind kind)
+{
+    switch (kind) {
+    case SC_DEVICE_DISCRETE: return 4;
+    case SC_DEVICE_INTEGRATED: return 3;
+    case SC_DEVICE_VIRTUAL: return 2;
+    case SC_DEVICE_OTHER: return 1;
+    default: return 0; /* a CPU's Vulkan is slower than a CPU's own code: only when nothing else is there */
+    }
+}
+
+/* "0: name, 1: name" for an error's sentence. */
+static void list_names(VkPhysicalDevice *devices, uint32_t n, char *text, size_t size)
+{
+    size_t length = 0;
+    text[0] = 0;
+    for (uint32_t i = 0; i < n && length + 1 < size; i++) {
+        struct sc_device_info info;
+        device_describe(devices[i], i, &info);
+        const int k = snprintf(text + length, size - length, "%s%u: %.80s", i ? ", " : "", i, info.name);
+        length += k > 0 ? (size_t)k : 0;
+    }
+}
+
+static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *e)
+{
+    VkPhysicalDevice *devices;
+    uint32_t n;
+    if (!instance_devices(gpu->instance, &devices, &n, e))
+        return false;
+
+    char *end = NULL;
+    const unsigned long index = device && isdigit((unsigned char)device[0]) ? strtoul(device, &end, 10) : 0;
+    const bool by_index = end && *end == 0;
+    int best = -1;
+    struct sc_device_info unusable = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        struct sc_device_info info;
+        device_describe(devices[i], i, &info);
+        if (device && !(by_index ? index == i : contains(info.name, device)))
+            continue;
+        if (info.unusable[0])
+            unusable = info;
+        else if (best < rank(info.kind)) {
+            best = rank(info.kind);
+            gpu->info = info;
+            gpu->physical = devices[i];
+        }
+    }
+    if (best < 0 && unusable.unusable[0])
+        sc_fail(e, SC_NO_DEVICE, "%s cannot run Scoria: %s", unusable.name, unusable.unusable);
+    else if (best < 0) {
+        char names[360];
+        list_names(devices, n, names, sizeof(names));
+        sc_fail(e, SC_NO_DEVICE, "there is no device \"%.60s\"; there is %s", device ? device : "", names);
+    }
+    free(devices);
+    return best >= 0;
+}
+
+static bool has_device_extension(VkPhysicalDevice physical, const char *name)
+{
+    uint32_t n = 0;
+    bool found = false;
+    if (vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL) != VK_SUCCESS || n == 0)
+        return false;
+    VkExtensionProperties *list = calloc(n, sizeof(*list));
+    if (!list)
+        return false;
+    if (vkEnumerateDeviceExtensionProperties(physical, NULL, &n, list) == VK_SUCCESS)
+        for (uint32_t i = 0; i < n && !found; i++)
+            found = strcmp(list[i].extensionName, name) == 0;
+    free(list);
+    return found;
+}
+
+static bool open_device(struct gpu *gpu, struct sc_error *e)
+{
+    gpu->queue_family = device_queue_family(gpu->physical);
+    gpu->has_budget = has_device_extension(gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    const float priority = 0.5f;
+    VkDeviceQueueCreateInfo queue = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+        .queueFamilyIndex = gpu->queue_family,
+        .queueCount = 1,
+        .pQueuePriorities = &priority,
+    };
+    VkPhysicalDeviceVulkan12Features f12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .bufferDeviceAddress = VK_TRUE,
+        .timelineSemaphore = VK_TRUE,
+    };
+    const char *extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME};
+    VkDeviceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+        .pNext = &f12,
+        .queueCreateInfoCount = 1,
+        .pQueueCreateInfos = &queue,
+        .enabledExtensionCount = gpu->has_budget ? 1 : 0,
+        .ppEnabledExtensionNames = extensions,
+    };
+    if (!gpu_check(gpu, vkCreateDevice(gpu->physical, &info, NULL, &gpu->device), "open the device", e))
+        return false;
+    volkLoadDeviceTable(&gpu->vk, gpu->device);
+    gpu->vk.vkGetDeviceQueue(gpu->device, gpu->queue_family, 0, &gpu->queue);
+    vkGetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->memory);
+
+    VkPhysicalDeviceMaintenance3Properties limits = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &limits};
+    vkGetPhysicalDeviceProperties2(gpu->physical, &properties);
+    gpu->max_allocation = limits.maxMemoryAllocationSize;
+    return true;
+}
+
+static bool create_objects(struct gpu *gpu, struct sc_error *e)
+{
+    VkPushConstantRange range = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = 128};
+    VkPipelineLayoutCreateInfo layout = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+        .pushConstantRangeCount = 1,
+        .pPushConstantRanges = &range,
+    };
+    VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
+                                      .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
+    VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
+    return gpu_check(gpu, gpu->vk.vkCreatePipelineLayout(gpu->device, &layout, NULL, &gpu->layout),
+                     "create a pipeline layout", e) &&
+           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->timeline), "create a semaphore", e);
+}
+
+struct gpu *gpu_create(const char *device, const char *cache_dir, struct sc_error *e)
+{
+    struct gpu *gpu = calloc(1, sizeof(*gpu));
+    if (!gpu) {
+        sc_fail_memory(e, "the device");
+        return NULL;
+    }
+    if (!instance_create(&gpu->instance, e) || !choose_device(gpu, device, e) || !open_device(gpu, e) ||
+        !create_objects(gpu, e) || !pipeline_cache_load(gpu, cache_dir, e)) {
+        gpu_destroy(gpu);
+        return NULL;
+    }
+    return gpu;
+}
+
+void gpu_destroy(struct gpu *gpu)
+{
+    if (!gpu)
+        return;
+    if (gpu->device) {
+        gpu->vk.vkDeviceWaitIdle(gpu->device);
+        pipeline_cache_save(gpu);
+        for (int i = 0; i < N_KERNELS; i++)
+            gpu->vk.vkDestroyPipeline(gpu->device, gpu->pipelines[i], NULL);
+        gpu->vk.vkDestroyPipelineCache(gpu->device, gpu->cache, NULL);
+        gpu->vk.vkDestroyPipelineLayout(gpu->device, gpu->layout, NULL);
+        gpu->vk.vkDestroySemaphore(gpu->device, gpu->timeline, NULL);
+        gpu->vk.vkDestroyDevice(gpu->device, NULL);
+    }
+    if (gpu->instance)
+        vkDestroyInstance(gpu->instance, NULL);
+    free(gpu);
+}
+
+uint64_t gpu_free_bytes(const struct gpu *gpu)
+{
+    struct sc_device_info now;
+    device_describe(gpu->physical, gpu->info.index, &now);
+    return now.free_bytes ? now.free_bytes : now.memory_bytes;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The GPU layer: device, memory, pipelines and command streams. It knows Vulkan and nothing of models. Kernels take
+ * device addresses in push constants, so there are no descriptor sets; every pipeline shares one layout.
+ */
+#ifndef SCORIA_GPU_H
+#define SCORIA_GPU_H
+
+#include <volk.h>
+
+#include "kernels.h"
+#include "scoria.h"
+
+struct gpu {
+    VkInstance instance;
+    VkPhysicalDevice physical;
+    VkDevice device;
+    struct VolkDeviceTable vk;
+    VkQueue queue;
+    uint32_t queue_family;
+    VkPipelineLayout layout;
+    VkPipelineCache cache;
+    VkPipeline pipelines[N_KERNELS]; /* made when first used */
+    VkSemaphore timeline;            /* counts submits */
+    uint64_t n_submits;
+    VkPhysicalDeviceMemoryProperties memory;
+    VkDeviceSize max_allocation; /* bytes of one VkBuffer with its memory */
+    uint64_t allocated_bytes;    /* by buffer_init and not yet finished */
+    uint64_t budget_bytes;       /* buffer_init fails beyond; 0: no bound */
+    struct sc_device_info info;
+    char cache_path[4096];     /* of the pipeline cache; "": none */
+    size_t cache_loaded_bytes; /* what the file gave */
+    bool has_budget;       /* VK_EXT_memory_budget */
+};
+
+/*
+ * Opens the device that `device` names (see sc_engine_params) and its pipeline cache in cache_dir. The caller owns the
+ * result. gpu_destroy writes the cache back, waits for the device and accepts NULL; all buffers and commands end before it.
+ */
+struct gpu *gpu_create(const char *device, const char *cache_dir, struct sc_error *e) SC_CHECK;
+void gpu_destroy(struct gpu *gpu);
+
+/* Bytes that the driver grants to this process now, on the device-local heap; the heap's size if it does not tell. */
+uint64_t gpu_free_bytes(const struct gpu *gpu);
+
+/* ---- memory.c ---- */
+
+enum memory_kind {
+    MEMORY_DEVICE,   /* device-local, no mapping */
+    MEMORY_UPLOAD,   /* mapped, written by the host, read by the device */
+    MEMORY_READBACK, /* mapped and cached, written by the device, read by the host */
+};
+
+struct buffer {
+    VkBuffer handle;
+    VkDeviceMemory memory;
+    VkDeviceAddress address; /* a multiple of 256 at least where the driver says so, of 16 always */
+    void *mapped;            /* NULL for MEMORY_DEVICE; coherent */
+    uint64_t size_bytes;
+};
+
+/* Bytes that kernels may read beyond the end of what they were given (quant.glsl reads whole words): allocations carry them. */
+enum { BUFFER_PADDING_BYTES = 64 };
+
+/* What buffer_init takes off the budget for a buffer of this size. */
+uint64_t buffer_footprint(uint64_t size_bytes);
+
+bool buffer_init(struct gpu *gpu, struct buffer *b, enum memory_kind kind, uint64_t size_bytes, const char *what,
+                 struct sc_error *e) SC_CHECK;
+void buffer_finish(struct gpu *gpu, struct buffer *b); /* accepts a zeroed struct */
+
+/* ---- pipeline.c ---- */
+
+/* Compiles the kernel unless it is compiled already. */
+bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e) SC_CHECK;
+
+/* Threads that share a row of a matrix-vector product on this device: a power of two, at most 64. */
+uint32_t gpu_lanes_per_row(const struct gpu *gpu);
+
+/* ---- commands.c ---- */
+
+/* Bytes of device memory that a dispatch reads or writes; an address of 0 stands for none. */
+struct access {
+    VkDeviceAddress address;
+    uint64_t size_bytes;
+    bool write;
+};
+
+enum { COMMANDS_MAX_PENDING = 64 };
+
+/*
+ * A recorded stream of dispatches. It puts a barrier where a dispatch touches what an earlier one wrote, or writes what an
+ * earlier one read, and nowhere else. Recording returns nothing: the first error stays in `error` and commands_end reports it.
+ */
+struct commands {
+    struct gpu *gpu;
+    VkCommandPool pool;
+    VkCommandBuffer buffer;
+    struct access pending[COMMANDS_MAX_PENDING]; /* since the last barrier */
+    uint32_t n_pending;
+    uint32_t n_dispatches, n_barriers;
+    struct sc_error error;
+};
+
+bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e) SC_CHECK;
+void commands_finish(struct commands *c); /* accepts a zeroed struct */
+
+/* Starts recording anew. The device must be done with the earlier recording. Waits for everything submitted before. */
+void commands_begin(struct commands *c, bool replayed);
+void commands_dispatch(struct commands *c, enum kernel kernel, const void *args, const struct access *accesses,
+                       uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z);
+void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_offset, const struct buffer *to,
+                   uint64_t to_offset, uint64_t size_bytes);
+bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
+
+/* Submits recorded streams in one go, in order; *value is what gpu_wait takes. Host-visible results are visible after it. */
+bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
+                struct sc_error *e) SC_CHECK;
+bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
+
+/* For VkResult: false and a sentence unless it is VK_SUCCESS. `what` is what was being done: "create the device". */
+bool gpu_check(const struct gpu *gpu, VkResult result, const char *what, struct sc_error *e) SC_CHECK;
+
+#endif

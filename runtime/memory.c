@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gpu.h"
+
+#include <string.h>
+
+/* Device memory is handed out in pages: what a buffer really takes. */
+enum { PAGE_BYTES = 4096 };
+
+uint64_t buffer_footprint(uint64_t size_bytes)
+{
+    return (size_bytes + BUFFER_PADDING_BYTES + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+
+/* The first allowed memory type with the properties wanted, on the largest heap among those. */
+static uint32_t memory_type(const struct gpu *gpu, uint32_t allowed, VkMemoryPropertyFlags wanted)
+{
+    uint32_t best = UINT32_MAX;
+    VkDeviceSize best_size = 0;
+    for (uint32_t i = 0; i < gpu->memory.memoryTypeCount; i++) {
+        const VkMemoryType *type = &gpu->memory.memoryTypes[i];
+        const VkDeviceSize size = gpu->memory.memoryHeaps[type->heapIndex].size;
+        if (!(allowed >> i & 1) || (type->propertyFlags & wanted) != wanted || size <= best_size)
+            continue;
+        best = i;
+        best_size = size;
+    }
+    return best;
+}
+
+static uint32_t choose_type(const struct gpu *gpu, uint32_t allowed, enum memory_kind kind)
+{
+    const VkMemoryPropertyFlags mapped = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    uint32_t type;
+    switch (kind) {
+    case MEMORY_DEVICE:
+        type = memory_type(gpu, allowed, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT);
+        return type != UINT32_MAX ? type : memory_type(gpu, allowed, 0);
+    case MEMORY_READBACK:
+        type = memory_type(gpu, allowed, mapped | VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
+        if (type != UINT32_MAX)
+            return type;
+        break;
+    case MEMORY_UPLOAD:
+        break;
+    }
+    return memory_type(gpu, allowed, mapped);
+}
+
+static bool create(struct gpu *gpu, struct buffer *b, enum memory_kind kind, const char *what, struct sc_error *e)
+{
+    VkBufferCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = b->size_bytes + BUFFER_PADDING_BYTES,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+        .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
+    };
+    if (!gpu_check(gpu, gpu->vk.vkCreateBuffer(gpu->device, &info, NULL, &b->handle), what, e))
+        return false;
+
+    VkMemoryRequirements needs;
+    gpu->vk.vkGetBufferMemoryRequirements(gpu->device, b->handle, &needs);
+    const uint32_t type = choose_type(gpu, needs.memoryTypeBits, kind);
+    if (type == UINT32_MAX)
+        return sc_fail(e, SC_UNSUPPORTED, "%s has no memory for %s", gpu->info.name, what);
+    VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                       .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
+    VkMemoryAllocateInfo allocate = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .pNext = &flags,
+        .allocationSize = needs.size,
+        .memoryTypeIndex = type,
+    };
+    if (!gpu_check(gpu, gpu->vk.vkAllocateMemory(gpu->device, &allocate, NULL, &b->memory), what, e) ||
+        !gpu_check(gpu, gpu->vk.vkBindBufferMemory(gpu->device, b->handle, b->memory, 0), what, e))
+        return false;
+    if (kind != MEMORY_DEVICE &&
+        !gpu_check(gpu, gpu->vk.vkMapMemory(gpu->device, b->memory, 0, VK_WHOLE_SIZE, 0, &b->mapped), what, e))
+        return false;
+
+    VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO, .buffer = b->handle};
+    b->address = gpu->vk.vkGetBufferDeviceAddress(gpu->device, &address);
+    if (b->address == 0 || b->address % 16 != 0)
+        return sc_fail(e, SC_UNSUPPORTED, "%s gives addresses that are not 16-byte aligned", gpu->info.name);
+    return true;
+}
+
+bool buffer_init(struct gpu *gpu, struct buffer *b, enum memory_kind kind, uint64_t size_bytes, const char *what,
+                 struct sc_error *e)
+{
+    memset(b, 0, sizeof(*b));
+    const uint64_t footprint = buffer_footprint(size_bytes);
+    if (gpu->budget_bytes && footprint > gpu->budget_bytes - gpu->allocated_bytes)
+        return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY, "%s needs %.1f MB more than the budget of %.1f MB has left", what,
+                       (double)(footprint - (gpu->budget_bytes - gpu->allocated_bytes)) / 1e6,
+                       (double)gpu->budget_bytes / 1e6);
+    if (size_bytes + BUFFER_PADDING_BYTES > gpu->max_allocation)
+        return sc_fail(e, SC_UNSUPPORTED, "%s takes %.2f GB, and %s allocates at most %.2f GB at once", what,
+                       (double)size_bytes / 1e9, gpu->info.name, (double)gpu->max_allocation / 1e9);
+    b->size_bytes = size_bytes;
+    if (!create(gpu, b, kind, what, e)) {
+        gpu->vk.vkDestroyBuffer(gpu->device, b->handle, NULL);
+        gpu->vk.vkFreeMemory(gpu->device, b->memory, NULL);
+        memset(b, 0, sizeof(*b));
+        return false;
+    }
+    gpu->allocated_bytes += footprint;
+    return true;
+}
+
+void buffer_finish(struct gpu *gpu, struct buffer *b)
+{
+    if (b->handle) {
+        gpu->vk.vkDestroyBuffer(gpu->device, b->handle, NULL);
+        gpu->vk.vkFreeMemory(gpu->device, b->memory, NULL);
+        gpu->allocated_bytes -= buffer_footprint(b->size_bytes);
+    }
+    memset(b, 0, sizeof(*b));
+}

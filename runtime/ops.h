@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One function per operation of the forward pass: it checks the shapes, fills the kernel's arguments and records one
+ * dispatch. Shapes are in comments, slowest dimension first; n is the number of tokens of the step. Activations are fp32.
+ */
+#ifndef SCORIA_OPS_H
+#define SCORIA_OPS_H
+
+#include "config.h"
+#include "gpu.h"
+
+/* A matrix on the device. Weights are in GGUF blocks of `type`; token ids and expert ids are u32 in place of f32. */
+struct tensor {
+    VkDeviceAddress address;
+    enum sc_type type;
+    uint32_t rows, cols;
+};
+
+/* One of the three matrices of every expert of a layer. */
+struct expert_tensor {
+    VkDeviceAddress slots; /* (n_experts) addresses of the experts' slots, 0: not in this pass */
+    uint32_t offset;       /* of the matrix in the slot, in bytes */
+    uint32_t n_experts;
+    enum sc_type type;
+    uint32_t rows, cols;
+};
+
+/* Which experts the tokens of a step chose. */
+struct routing {
+    struct tensor ids;   /* (n, n_used) u32 */
+    struct tensor probs; /* (n, n_used) */
+    VkDeviceAddress host_ids; /* a copy of ids in host memory, or 0 */
+    struct tensor first; /* (1, n_experts + 1) u32: where each expert's pairs begin, made by op_group */
+    struct tensor pairs; /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
+};
+
+/* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32 or SC_F16. */
+struct kv_cache {
+    struct tensor k, v; /* rows: n_ctx, cols: n_kv_heads * head_dim */
+};
+
+struct heads {
+    uint32_t n, n_kv, dim, n_rot;
+};
+
+uint64_t tensor_size_bytes(const struct tensor *t);
+
+/* The first `rows` rows of t. */
+struct tensor tensor_rows(struct tensor t, uint32_t rows);
+
+/* y = the rows `tokens` of w */
+void op_embed(struct commands *c, struct tensor y /* (n, n_embd) */, struct tensor w /* (n_vocab, n_embd) */,
+              struct tensor tokens /* (n, 1) u32 */);
+
+/* y = x / rms(x) * w */
+void op_rms_norm(struct commands *c, struct tensor y /* (n, cols) */, struct tensor x /* (n, cols) */,
+                 struct tensor w /* (1, cols) */, float eps);
+
+/* y = x W^T; op_linear_add: y += x W^T */
+void op_linear(struct commands *c, struct tensor y /* (n, rows) */, struct tensor w /* (rows, cols) */,
+               struct tensor x /* (n, cols) */);
+void op_linear_add(struct commands *c, struct tensor y, struct tensor w, struct tensor x);
+
+/* Turns q in place and k on its way into the cache, at positions step.n_past and on; v goes there as it is. */
+void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q /* (n, n_heads * dim) */,
+                   struct tensor k /* (n, n_kv * dim) */, struct tensor v, struct tensor angles /* (n, n_rot) cos, sin pairs */,
+                   struct tensor step, struct heads h);
+
+/*
+ * y = softmax(q k^T / sqrt(dim), each token seeing itself and what is before it) v, the cache cut into n_splits pieces that
+ * are computed at once; `partial` holds them until they are merged: (n * n_heads * n_splits, dim + 2), unused if n_splits is 1.
+ */
+void op_attention(struct commands *c, struct tensor y /* (n, n_heads * dim) */, struct tensor q, struct kv_cache kv,
+                  struct tensor partial, uint32_t n_splits, struct tensor step, struct heads h);
+
+/* The n_used best experts of each token by its router logits, and their softmax. */
+void op_route(struct commands *c, struct routing r, struct tensor logits /* (n, n_experts) */);
+
+/* Sorts the pairs by expert, for op_expert_linear with more than one token. */
+void op_group(struct commands *c, struct routing r, uint32_t n_experts);
+
+/* y[pair] = W[expert of pair] x[row], where row is the pair itself or its token, as the rows of x say; experts without a slot leave y. */
+void op_expert_linear(struct commands *c, struct tensor y /* (n * n_used, rows) */, struct expert_tensor w,
+                      struct tensor x /* (n or n * n_used, cols) */, struct routing r);
+
+/* gate = silu(gate) * up */
+void op_silu_mul(struct commands *c, struct tensor gate /* (n, n_ff) */, struct tensor up);
+
+/* x += sum over k of probs[k] * y[k] */
+void op_combine(struct commands *c, struct tensor x /* (n, n_embd) */, struct tensor y /* (n * n_used, n_embd) */,
+                struct routing r);
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Scoria: mixture-of-experts language models on any GPU with a Vulkan driver, also when the model is larger than the
+ * GPU's memory. This header and the ones it includes are the whole public interface.
+ *
+ *     GGUF file -> sc_engine   device, weights, expert slots: made once, read by all sessions
+ *               -> sc_session  one sequence of tokens: its KV cache and activations
+ *     text -> sc_tokenizer_encode -> sc_session_eval -> logits -> sc_sampler_sample -> sc_tokenizer_decode -> text
+ *
+ * An engine and its sessions belong to one thread at a time. Structs of parameters that are all zero are the defaults.
+ * Functions that fail say why in *e (error.h); the library never prints, exits or aborts on input.
+ */
+#ifndef SCORIA_H
+#define SCORIA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "chat.h"
+#include "error.h"
+#include "gguf.h"
+#include "sampler.h"
+#include "tokenizer.h"
+
+#define SC_VERSION "0.1.0"
+
+/* ---- devices ---- */
+
+enum sc_device_kind { SC_DEVICE_OTHER, SC_DEVICE_INTEGRATED, SC_DEVICE_DISCRETE, SC_DEVICE_VIRTUAL, SC_DEVICE_CPU };
+
+struct sc_device_info {
+    uint32_t index; /* what `device` of sc_engine_params may name */
+    char name[256];
+    char driver[512]; /* driver name and version as the driver tells them */
+    enum sc_device_kind kind;
+    uint32_t vendor_id, device_id;
+    uint32_t api_version; /* as VK_MAKE_API_VERSION packs it */
+    uint64_t memory_bytes; /* of the largest device-local heap */
+    uint64_t free_bytes;   /* what the driver grants now (VK_EXT_memory_budget), 0 if it does not tell */
+    uint32_t subgroup_size, min_subgroup_size, max_subgroup_size; /* min = max = size where it cannot vary */
+    uint32_t max_workgroup_size;
+    uint32_t shared_bytes; /* per workgroup */
+    bool has_fp16, has_int8, has_integer_dot, has_cooperative_matrix, has_transfer_queue;
+    char unusable[200]; /* why Scoria cannot use it; "" if it can */
+};
+
+/* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error that says what to install. */
+bool sc_devices(struct sc_device_info **devices, size_t *n_devices, struct sc_error *e) SC_CHECK;
+
+/* ---- engine ---- */
+
+enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };
+enum sc_phase { SC_PHASE_LOAD, SC_PHASE_COMPILE, SC_PHASE_PREFILL };
+enum sc_kv_type { SC_KV_F16, SC_KV_F32 };
+
+struct sc_engine_params {
+    const char *model_path;
+    const char *device;      /* NULL: the best; an index, or a part of one device's name (any case) */
+    uint64_t vram_bytes;     /* bound of everything allocated on the device; 0: what it has free, less a reserve */
+    uint32_t n_ctx;          /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
+    uint32_t n_batch;        /* micro-batch: most tokens in one pass; 0: 512 */
+    enum sc_kv_type kv_type;
+    const char *cache_dir;   /* for compiled pipelines; NULL: $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none */
+
+    /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */
+    void (*log)(void *user, enum sc_log_level level, const char *text);
+    bool (*progress)(void *user, enum sc_phase phase, uint64_t done, uint64_t total);
+    void *user;
+};
+
+/* What went where. Bytes on the device; the sum of the first five is at most the budget. */
+struct sc_placement {
+    uint64_t budget_bytes;   /* --vram, or what was found by itself */
+    uint64_t minimum_bytes;  /* the smallest budget that this model runs with, at this context and batch */
+    uint64_t dense_bytes;    /* everything but experts */
+    uint64_t expert_bytes;   /* n_slots slots */
+    uint64_t kv_bytes;
+    uint64_t activation_bytes;
+    uint64_t staging_bytes;  /* the host-visible rings and result buffers */
+    uint64_t ring_bytes;     /* of staging_bytes: the upload ring */
+    uint64_t slot_bytes;     /* one expert of one layer: gate, up, down */
+    uint32_t n_slots;
+    uint32_t n_experts_total; /* over all layers; resident when n_slots is as many */
+};
+
+struct sc_engine;
+
+struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e) SC_CHECK;
+void sc_engine_destroy(struct sc_engine *engine); /* after its sessions; accepts NULL */
+
+const struct sc_gguf *sc_engine_gguf(const struct sc_engine *engine);
+const struct sc_tokenizer *sc_engine_tokenizer(const struct sc_engine *engine, struct sc_error *e) SC_CHECK; /* NULL if the file has none */
+const struct sc_device_info *sc_engine_device(const struct sc_engine *engine);
+const struct sc_placement *sc_engine_placement(const struct sc_engine *engine);
+uint32_t sc_engine_n_vocab(const struct sc_engine *engine);
+uint32_t sc_engine_n_ctx(const struct sc_engine *engine);
+uint32_t sc_engine_n_batch(const struct sc_engine *engine);
+
+/* Bytes of weights that one token of decode reads, and the model's parameters: all, and those that one token uses. */
+uint64_t sc_engine_token_bytes(const struct sc_engine *engine);
+uint64_t sc_engine_n_parameters(const struct sc_engine *engine, bool active_only);
+
+/* ---- session ---- */
+
+struct sc_session;
+
+struct sc_stats {
+    uint64_t n_prefill_tokens, n_decode_tokens; /* a decode token is one evaluated alone */
+    double prefill_seconds, decode_seconds;
+    uint64_t expert_hits, expert_misses; /* (layer, expert) looked up by a pass: found in a slot or not */
+    uint64_t uploaded_bytes;             /* of experts, host to device */
+    double wait_seconds;                 /* the host waited for the device's routing or copied experts */
+    uint64_t n_submits;
+    uint32_t n_dispatches, n_barriers;   /* of one decode step */
+};
+
+struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *e) SC_CHECK;
+void sc_session_destroy(struct sc_session *session); /* accepts NULL */
+
+/*
+ * Appends n_tokens tokens to the sequence and computes them, in micro-batches. Writes the logits of the last n_logits of
+ * them (0 to n_tokens) to logits (n_logits, n_vocab). On failure the sequence is as long as before the call.
+ */
+bool sc_session_eval(struct sc_session *session, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,
+                     struct sc_error *e) SC_CHECK;
+
+uint32_t sc_session_n_past(const struct sc_session *session); /* tokens in the sequence */
+
+/* Forgets all but the first n_past tokens (no more than there are). */
+void sc_session_truncate(struct sc_session *session, uint32_t n_past);
+
+void sc_session_stats(const struct sc_session *session, struct sc_stats *stats);
+void sc_session_reset_stats(struct sc_session *session);
+
+#endif

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "session_memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_LOGIT_ROWS = 32,
+    N_SPLITS = 16, /* pieces of the KV cache that a decode step attends to at once */
+    MAX_TENSORS = 20,
+    ALIGNMENT = 256,
+};
+
+static struct tensor f32(uint32_t rows, uint32_t cols)
+{
+    return (struct tensor){.type = SC_F32, .rows = rows, .cols = cols};
+}
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* The shapes of the activations for n_batch tokens, still without addresses. */
+static struct activations shapes(const struct config *c, uint32_t n_batch)
+{
+    const uint32_t n_used = c->n_experts ? c->n_experts_used : 1;
+    struct activations a = {
+        .n_batch = n_batch,
+        .n_splits = N_SPLITS,
+        .x = f32(n_batch, c->n_embd),
+        .normed = f32(n_batch, c->n_embd),
+        .q = f32(n_batch, c->n_heads * c->head_dim),
+        .k = f32(n_batch, c->n_kv_heads * c->head_dim),
+        .v = f32(n_batch, c->n_kv_heads * c->head_dim),
+        .att = f32(n_batch, c->n_heads * c->head_dim),
+        .partial = f32(c->n_heads * N_SPLITS, c->head_dim + 2),
+        .gate = f32(n_batch * n_used, c->n_ff),
+        .up = f32(n_batch * n_used, c->n_ff),
+        .tokens = f32(n_batch, 1),
+        .angles = f32(n_batch, c->n_rot),
+        .step = f32(1, sizeof(struct step) / sizeof(uint32_t)),
+    };
+    if (c->n_experts) {
+        a.down = f32(n_batch * n_used, c->n_embd);
+        a.router_logits = f32(n_batch, c->n_experts);
+        a.routing.ids = f32(n_batch, n_used);
+        a.routing.probs = f32(n_batch, n_used);
+        a.routing.first = f32(1, c->n_experts + 1);
+        a.routing.pairs = f32(1, n_batch * n_used);
+    }
+    return a;
+}
+
+/* The tensors that lie in the activation slabs; returns how many. */
+static uint32_t slab_tensors(struct activations *a, struct tensor **list)
+{
+    struct tensor *all[] = {&a->x, &a->normed, &a->q, &a->k, &a->v, &a->att, &a->partial, &a->gate, &a->up, &a->down,
+                            &a->router_logits, &a->routing.ids, &a->routing.probs, &a->routing.first, &a->routing.pairs};
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (all[i]->rows)
+            list[n++] = all[i];
+    return n;
+}
+
+static bool place_activations(struct slabs *slabs, struct activations *a, struct place *places, struct sc_error *e)
+{
+    struct tensor *list[MAX_TENSORS];
+    const uint32_t n = slab_tensors(a, list);
+    for (uint32_t i = 0; i < n; i++)
+        if (!slabs_place(slabs, tensor_size_bytes(list[i]), &places[i], e))
+            return false;
+    return true;
+}
+
+static struct tensor kv_shape(const struct config *c, uint32_t n_ctx, enum sc_kv_type kv_type)
+{
+    return (struct tensor){
+        .type = kv_type == SC_KV_F32 ? SC_F32 : SC_F16, .rows = n_ctx, .cols = c->n_kv_heads * c->head_dim};
+}
+
+/* A place for the keys and one for the values of each layer; places may be NULL. */
+static bool place_kv(struct slabs *slabs, const struct config *c, uint32_t n_ctx, enum sc_kv_type kv_type,
+                     struct place *places, struct sc_error *e)
+{
+    const struct tensor t = kv_shape(c, n_ctx, kv_type);
+    struct place unused;
+    for (uint32_t i = 0; i < 2 * c->n_layers; i++)
+        if (!slabs_place(slabs, tensor_size_bytes(&t), places ? &places[i] : &unused, e))
+            return false;
+    return true;
+}
+
+static uint64_t tokens_offset(void)
+{
+    return aligned(sizeof(struct step));
+}
+
+static uint64_t angles_offset(uint32_t n_batch)
+{
+    return tokens_offset() + aligned(n_batch * sizeof(uint32_t));
+}
+
+static uint64_t input_bytes(const struct config *c, uint32_t n_batch)
+{
+    return angles_offset(n_batch) + (uint64_t)n_batch * c->n_rot * sizeof(float);
+}
+
+static uint32_t logit_rows(uint32_t n_batch)
+{
+    return n_batch < MAX_LOGIT_ROWS ? n_batch : MAX_LOGIT_ROWS;
+}
+
+static uint64_t logit_bytes(const struct config *c, uint32_t n_batch)
+{
+    return aligned((uint64_t)logit_rows(n_batch) * c->n_vocab * sizeof(float));
+}
+
+static uint64_t result_bytes(const struct config *c, uint32_t n_batch)
+{
+    return logit_bytes(c, n_batch) + (uint64_t)n_batch * (c->n_experts_used + 1) * sizeof(uint32_t);
+}
+
+bool session_measure(struct session_footprint *f, const struct config *c, uint32_t n_ctx, uint32_t n_batch,
+                     enum sc_kv_type kv_type, struct sc_error *e)
+{
+    struct activations a = shapes(c, n_batch);
+    struct slabs slabs = {0}, kv_slabs = {0};
+    struct place places[MAX_TENSORS];
+    const bool ok = place_activations(&slabs, &a, places, e) && place_kv(&kv_slabs, c, n_ctx, kv_type, NULL, e);
+    f->activation_bytes = slabs_footprint(&slabs) + buffer_footprint(input_bytes(c, n_batch));
+    f->kv_bytes = slabs_footprint(&kv_slabs);
+    f->host_bytes = buffer_footprint(input_bytes(c, n_batch)) + buffer_footprint(result_bytes(c, n_batch));
+    slabs_finish(&slabs, NULL);
+    slabs_finish(&kv_slabs, NULL);
+    return ok;
+}
+
+static bool init_activations(struct session_memory *s, const struct config *c, uint32_t n_batch, struct sc_error *e)
+{
+    struct place places[MAX_TENSORS];
+    struct tensor *list[MAX_TENSORS];
+    s->a = shapes(c, n_batch);
+    if (!place_activations(&s->activation_slabs, &s->a, places, e) ||
+        !slabs_allocate(&s->activation_slabs, s->gpu, "the activations", e))
+        return false;
+    const uint32_t n = slab_tensors(&s->a, list);
+    for (uint32_t i = 0; i < n; i++)
+        list[i]->address = slabs_address(&s->activation_slabs, places[i]);
+    return true;
+}
+
+static bool init_kv(struct session_memory *s, const struct config *c, uint32_t n_ctx, enum sc_kv_type kv_type,
+                    struct sc_error *e)
+{
+    struct place *places = calloc(2 * (size_t)c->n_layers, sizeof(*places));
+    s->kv = calloc(c->n_layers, sizeof(*s->kv));
+    bool ok = (places && s->kv) || sc_fail_memory(e, "the KV cache");
+    ok = ok && place_kv(&s->kv_slabs, c, n_ctx, kv_type, places, e) && slabs_allocate(&s->kv_slabs, s->gpu, "the KV cache", e);
+    for (uint32_t l = 0; l < c->n_layers && ok; l++) {
+        s->kv[l].k = s->kv[l].v = kv_shape(c, n_ctx, kv_type);
+        s->kv[l].k.address = slabs_address(&s->kv_slabs, places[2 * l]);
+        s->kv[l].v.address = slabs_address(&s->kv_slabs, places[2 * l + 1]);
+    }
+    free(places);
+    return ok;
+}
+
+static bool init_host(struct session_memory *s, const struct config *c, uint32_t n_batch, struct sc_error *e)
+{
+    if (!buffer_init(s->gpu, &s->inputs, MEMORY_UPLOAD, input_bytes(c, n_batch), "a step's inputs", e) ||
+        !buffer_init(s->gpu, &s->device_inputs, MEMORY_DEVICE, input_bytes(c, n_batch), "a step's inputs", e) ||
+        !buffer_init(s->gpu, &s->results, MEMORY_READBACK, result_bytes(c, n_batch), "a step's results", e))
+        return false;
+    uint8_t *inputs = s->inputs.mapped, *results = s->results.mapped;
+    s->step = (struct step *)(void *)inputs;
+    s->tokens = (uint32_t *)(void *)(inputs + tokens_offset());
+    s->angles_offset = angles_offset(n_batch);
+    s->angles = (float *)(void *)(inputs + s->angles_offset);
+    s->a.step.address = s->device_inputs.address;
+    s->a.tokens.address = s->device_inputs.address + tokens_offset();
+    s->a.angles.address = s->device_inputs.address + s->angles_offset;
+    s->n_logit_rows = logit_rows(n_batch);
+    s->a.logits = f32(s->n_logit_rows, c->n_vocab);
+    s->a.logits.address = s->results.address;
+    s->logits = (const float *)(void *)results;
+    s->a.routing.host_ids = s->results.address + logit_bytes(c, n_batch);
+    s->host_ids = (const uint32_t *)(void *)(results + logit_bytes(c, n_batch));
+    return true;
+}
+
+bool session_memory_init(struct session_memory *s, struct gpu *gpu, const struct config *c, uint32_t n_ctx, uint32_t n_batch,
+                         enum sc_kv_type kv_type, struct sc_error *e)
+{
+    memset(s, 0, sizeof(*s));
+    s->gpu = gpu;
+    return init_activations(s, c, n_batch, e) && init_kv(s, c, n_ctx, kv_type, e) && init_host(s, c, n_batch, e);
+}
+
+void session_memory_finish(struct session_memory *s)
+{
+    if (!s->gpu)
+        return;
+    slabs_finish(&s->activation_slabs, s->gpu);
+    slabs_finish(&s->kv_slabs, s->gpu);
+    buffer_finish(s->gpu, &s->inputs);
+    buffer_finish(s->gpu, &s->device_inputs);
+    buffer_finish(s->gpu, &s->results);
+    free(s->kv);
+    memset(s, 0, sizeof(*s));
+}

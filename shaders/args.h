@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Push constants of every kernel, read by the C compiler and by glslang. Only 32-bit scalars and device addresses, which
+ * come first so that both compilers lay the structs out alike; at most 128 bytes each.
+ *
+ * Names used throughout, as in GGUF: n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_experts, n_used (experts per token).
+ * A "pair" is one token's use of one expert: pair = token * n_used + k, k-th best first.
+ */
+#ifndef SCORIA_ARGS_H
+#define SCORIA_ARGS_H
+
+#ifdef SCORIA_GLSL
+#define address uvec2
+#define u32 uint
+#define f32 float
+#else
+#include <assert.h>
+#include <stdint.h>
+#define address uint64_t
+#define u32 uint32_t
+#define f32 float
+#endif
+
+/* y[token] = row tokens[token] of w, expanded. */
+struct embed_args {
+    address w;      /* (n_vocab, cols) quantized */
+    address tokens; /* (n_tokens) u32 */
+    address y;      /* (n_tokens, cols) */
+    u32 cols;
+};
+
+/* y = x / rms(x) * w */
+struct rms_norm_args {
+    address x; /* (n_tokens, cols) */
+    address w; /* (cols) */
+    address y; /* (n_tokens, cols) */
+    u32 cols;
+    f32 eps;
+};
+
+/*
+ * y[i] = W x[i / x_div] (+ y[i] if accumulate). W is `w`, or if `experts` is not 0 the matrix at w_offset in the slot of
+ * expert ids[i]; a slot address of 0 means that this expert is not in this pass and leaves y[i] alone.
+ */
+struct matvec_args {
+    address w;       /* (rows, cols) quantized */
+    address experts; /* (n_experts) addresses of slots */
+    address ids;     /* (n_pairs) u32 */
+    address x;       /* (n / x_div, cols) */
+    address y;       /* (n, rows) */
+    u32 w_offset;
+    u32 rows;
+    u32 cols;
+    u32 x_div;
+    u32 accumulate;
+};
+
+/*
+ * The same for many rows of x at once. Dense: i from 0 to n. Experts: workgroup z takes expert z, its pairs i are
+ * pairs[first[z] .. first[z + 1]].
+ */
+struct matmul_args {
+    address w;
+    address experts;
+    address first; /* (n_experts + 1) u32 */
+    address pairs; /* (n_pairs) u32 */
+    address x;
+    address y;
+    u32 w_offset;
+    u32 rows;
+    u32 cols;
+    u32 n;
+    u32 x_div;
+    u32 accumulate;
+};
+
+/* Turns q in place and k on its way into the cache by the angles of their positions; copies v into the cache. */
+struct rope_store_args {
+    address q;       /* (n_tokens, n_heads, head_dim) */
+    address k;       /* (n_tokens, n_kv_heads, head_dim) */
+    address v;       /* (n_tokens, n_kv_heads, head_dim) */
+    address angles;  /* (n_tokens, n_rot / 2) vec2(cos, sin) */
+    address k_cache; /* (n_ctx, n_kv_heads, head_dim) */
+    address v_cache; /* (n_ctx, n_kv_heads, head_dim) */
+    address step;    /* struct step */
+    u32 n_heads;
+    u32 n_kv_heads;
+    u32 head_dim;
+    u32 n_rot;
+};
+
+/*
+ * Causal grouped-query attention of n_tokens queries over the cache, the positions cut into n_splits pieces. With one
+ * split y is the result; otherwise each split leaves its weighted sum in `partial` and attention_reduce merges them.
+ */
+struct attention_args {
+    address q; /* (n_tokens, n_heads, head_dim) */
+    address k_cache;
+    address v_cache;
+    address y;       /* (n_tokens, n_heads, head_dim) */
+    address partial; /* (n_tokens, n_heads, n_splits, head_dim + 2): weighted sums, then the maximum and the sum */
+    address step;
+    u32 n_heads;
+    u32 n_kv_heads;
+    u32 head_dim;
+    u32 n_splits;
+    f32 scale;
+};
+
+struct attention_reduce_args {
+    address partial;
+    address y;
+    u32 head_dim;
+    u32 n_splits;
+};
+
+/* The n_used best of each token's router logits, best first, and their softmax among themselves. */
+struct route_args {
+    address logits;   /* (n_tokens, n_experts) */
+    address ids;      /* (n_tokens, n_used) u32 */
+    address probs;    /* (n_tokens, n_used) */
+    address host_ids; /* a second copy of ids in host memory, or 0 */
+    u32 n_experts;
+    u32 n_used;
+};
+
+/* Sorts pairs by expert: first[e] counts the pairs of experts before e; pairs of one expert stay in order. */
+struct group_args {
+    address ids;   /* (n_pairs) u32 */
+    address first; /* (n_experts + 1) u32 */
+    address pairs; /* (n_pairs) u32 */
+    u32 n_pairs;
+    u32 n_experts;
+};
+
+/* gate = silu(gate) * up, silu(x) = x / (1 + exp(-x)) */
+struct silu_mul_args {
+    address gate; /* (n) */
+    address up;   /* (n) */
+    u32 n;
+};
+
+/* x[token] += sum over k of probs[token, k] * y[token, k], k in order */
+struct combine_args {
+    address x;     /* (n_tokens, n_embd) */
+    address y;     /* (n_tokens, n_used, n_embd) */
+    address probs; /* (n_tokens, n_used) */
+    u32 n_embd;
+    u32 n_used;
+};
+
+/* What changes from step to step while the recorded commands stay: a small buffer that the kernels read. */
+struct step {
+    u32 n_past; /* tokens in the cache before this step */
+    u32 n_tokens;
+    u32 unused[2];
+};
+
+#ifndef SCORIA_GLSL
+static_assert(sizeof(struct matvec_args) <= 128, "push constants");
+static_assert(sizeof(struct matmul_args) <= 128, "push constants");
+static_assert(sizeof(struct rope_store_args) <= 128, "push constants");
+static_assert(sizeof(struct attention_args) <= 128, "push constants");
+#undef address
+#undef u32
+#undef f32
+#endif
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every kernel begins with: addresses, typed views of memory, halves. */
+#extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference_uvec2 : require
+#extension GL_EXT_control_flow_attributes : require
+
+#define SCORIA_GLSL
+#include "args.h"
+
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Words { uint at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer WordsOut { uint at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Floats { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer FloatsOut { float at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Quads { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Addresses { uvec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Vec2s { vec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer Vec2sOut { vec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Vec2Words { uvec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Step { step s; };
+
+uvec2 address_add(uvec2 base, uint bytes)
+{
+    uint carry;
+    uint low = uaddCarry(base.x, bytes, carry);
+    return uvec2(low, base.y + carry);
+}
+
+bool address_is_null(uvec2 a) { return (a.x | a.y) == 0; }

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one place of the shaders that knows GGUF blocks. A kernel is compiled once per type, with QUANT_<TYPE> defined.
+ *
+ * The unit of work is a part: 16 weights that share the words they lie in, as 4 quads of 4 consecutive weights.
+ *   part_first(p)   index in its row of part p's first weight
+ *   QUADS[j]        where quad j begins, counted from there
+ *   part(row, p)    the weights: column j is quad j
+ * A row of n weights has n / 16 parts. Rows begin anywhere on an even byte: blocks of 18, 22, 34, 110 and 210 bytes make
+ * words unaligned, so they are read through word(), which may touch up to 3 bytes beyond the row. Source: ggml's blocks.
+ */
+
+/* A row of quantized weights: the word it begins in, and whether it begins in that word's upper half. */
+struct Row {
+    Words words;
+    uint half_words; /* the row's first byte / 2, counted from words */
+};
+
+#if defined(QUANT_F32)
+#define BLOCK_SIZE 16
+#define BLOCK_BYTES 64
+#elif defined(QUANT_F16) || defined(QUANT_BF16)
+#define BLOCK_SIZE 16
+#define BLOCK_BYTES 32
+#elif defined(QUANT_Q4_0) || defined(QUANT_IQ4_NL)
+#define BLOCK_SIZE 32
+#define BLOCK_BYTES 18
+#elif defined(QUANT_Q4_1)
+#define BLOCK_SIZE 32
+#define BLOCK_BYTES 20
+#elif defined(QUANT_Q5_0)
+#define BLOCK_SIZE 32
+#define BLOCK_BYTES 22
+#elif defined(QUANT_Q5_1)
+#define BLOCK_SIZE 32
+#define BLOCK_BYTES 24
+#elif defined(QUANT_Q8_0)
+#define BLOCK_SIZE 32
+#define BLOCK_BYTES 34
+#elif defined(QUANT_Q2_K)
+#define BLOCK_SIZE 256
+#define BLOCK_BYTES 84
+#elif defined(QUANT_Q3_K)
+#define BLOCK_SIZE 256
+#define BLOCK_BYTES 110
+#elif defined(QUANT_Q4_K)
+#define BLOCK_SIZE 256
+#define BLOCK_BYTES 144
+#elif defined(QUANT_Q5_K)
+#define BLOCK_SIZE 256
+#define BLOCK_BYTES 176
+#elif defined(QUANT_Q6_K)
+#define BLOCK_SIZE 256
+#define BLOCK_BYTES 210
+#elif defined(QUANT_IQ4_XS)
+#define BLOCK_SIZE 256
+#define BLOCK_BYTES 136
+#endif
+
+#define PARTS (BLOCK_SIZE / 16) /* in a block */
+
+Row row_of(uvec2 base, uint row, uint cols)
+{
+    return Row(Words(address_add(base, row * (cols / BLOCK_SIZE * BLOCK_BYTES) & ~3u)),
+               (row * (cols / BLOCK_SIZE * BLOCK_BYTES) & 2u) / 2);
+}
+
+/* The word that begins `bytes` (even) after the row's first byte. */
+uint word(Row row, uint bytes)
+{
+#if BLOCK_BYTES % 4 == 0
+    return row.words.at[bytes / 4];
+#else
+    uint half_word = bytes / 2 + row.half_words;
+    uint low = row.words.at[half_word / 2];
+    if ((half_word & 1) == 0)
+        return low;
+    return low >> 16 | row.words.at[half_word / 2 + 1] << 16;
+#endif
+}
+
+/* The two bytes at `bytes` (even) as a half. */
+uint half_bits(Row row, uint bytes)
+{
+    uint half_word = bytes / 2 + row.half_words;
+    return row.words.at[half_word / 2] >> (half_word & 1) * 16 & 0xffff;
+}
+
+float half_at(Row row, uint bytes) { return unpackHalf2x16(half_bits(row, bytes)).x; }
+
+/* The byte at `bytes`, any. */
+uint byte_at(Row row, uint bytes) { return half_bits(row, bytes & ~1u) >> (bytes & 1) * 8 & 0xff; }
+
+vec4 bytes4(uint w) { return vec4(w & 0xff, w >> 8 & 0xff, w >> 16 & 0xff, w >> 24); }
+
+vec4 signed_bytes4(uint w)
+{
+    return vec4(int(w << 24) >> 24, int(w << 16) >> 24, int(w << 8) >> 24, int(w) >> 24);
+}
+
+/* Bits b, b + 1, b + 2, b + 3 of w, each into the lowest bit of a byte of its own. */
+uint spread4(uint w, uint b)
+{
+    uint n = w >> b & 0xf;
+    return (n * 0x00204081) & 0x01010101;
+}
+
+#if defined(QUANT_IQ4_NL) || defined(QUANT_IQ4_XS)
+/* The 16 levels of the non-linear 4-bit types, packed: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113. A nested
+   choice of words, not an array: an indexed constant array goes to memory on some drivers. */
+float level(uint i)
+{
+    uint w = i < 8 ? (i < 4 ? 0xbfad9881 : 0xf6eaddcf) : (i < 12 ? 0x26190d01 : 0x71594535);
+    return float(int(w << (24 - (i & 3) * 8)) >> 24);
+}
+
+vec4 levels4(uint nibbles) /* one in each byte */
+{
+    return vec4(level(nibbles & 0xf), level(nibbles >> 8 & 0xf), level(nibbles >> 16 & 0xf), level(nibbles >> 24 & 0xf));
+}
+#endif
+
+#if defined(QUANT_F32)
+
+const uvec4 QUADS = uvec4(0, 4, 8, 12);
+uint part_first(uint p) { return p * 16; }
+
+mat4 part(Row row, uint p)
+{
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        m[j] = vec4(uintBitsToFloat(row.words.at[p * 16 + j * 4]), uintBitsToFloat(row.words.at[p * 16 + j * 4 + 1]),
+                    uintBitsToFloat(row.words.at[p * 16 + j * 4 + 2]), uintBitsToFloat(row.words.at[p * 16 + j * 4 + 3]));
+    return m;
+}
+
+#elif defined(QUANT_F16)
+
+const uvec4 QUADS = uvec4(0, 4, 8, 12);
+uint part_first(uint p) { return p * 16; }
+
+mat4 part(Row row, uint p)
+{
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        m[j] = vec4(unpackHalf2x16(row.words.at[p * 8 + j * 2]), unpackHalf2x16(row.words.at[p * 8 + j * 2 + 1]));
+    return m;
+}
+
+#elif defined(QUANT_BF16)
+
+const uvec4 QUADS = uvec4(0, 4, 8, 12);
+uint part_first(uint p) { return p * 16; }
+
+mat4 part(Row row, uint p)
+{
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++) {
+        uint a = row.words.at[p * 8 + j * 2], b = row.words.at[p * 8 + j * 2 + 1];
+        m[j] = uintBitsToFloat(uvec4(a << 16, a & 0xffff0000, b << 16, b & 0xffff0000));
+    }
+    return m;
+}
+
+#elif defined(QUANT_Q8_0) /* d, 32 signed bytes: d * q */
+
+const uvec4 QUADS = uvec4(0, 4, 8, 12);
+uint part_first(uint p) { return p * 16; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / 2 * BLOCK_BYTES, q = block + 2 + p % 2 * 16;
+    float d = half_at(row, block);
+    return d * mat4(signed_bytes4(word(row, q)), signed_bytes4(word(row, q + 4)), signed_bytes4(word(row, q + 8)),
+                    signed_bytes4(word(row, q + 12)));
+}
+
+#elif defined(QUANT_Q4_0) || defined(QUANT_Q4_1) || defined(QUANT_Q5_0) || defined(QUANT_Q5_1) || defined(QUANT_IQ4_NL)
+
+/* d, (minimum), (32 high bits), 16 bytes: low nibbles are weights 0-15, high nibbles 16-31. A part takes 8 bytes. */
+const uvec4 QUADS = uvec4(0, 4, 16, 20);
+uint part_first(uint p) { return p / 2 * 32 + p % 2 * 8; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / 2 * BLOCK_BYTES, q = block + BLOCK_BYTES - 16 + p % 2 * 8;
+    float d = half_at(row, block);
+    uint a = word(row, q), b = word(row, q + 4);
+#if defined(QUANT_IQ4_NL)
+    return d * mat4(levels4(a & 0x0f0f0f0f), levels4(b & 0x0f0f0f0f), levels4(a >> 4 & 0x0f0f0f0f),
+                    levels4(b >> 4 & 0x0f0f0f0f));
+#else
+    uvec4 n = uvec4(a & 0x0f0f0f0f, b & 0x0f0f0f0f, a >> 4 & 0x0f0f0f0f, b >> 4 & 0x0f0f0f0f);
+#if defined(QUANT_Q5_0) || defined(QUANT_Q5_1)
+    uint high = word(row, q - p % 2 * 8 - 4), first = p % 2 * 8;
+    n |= uvec4(spread4(high, first), spread4(high, first + 4), spread4(high, first + 16), spread4(high, first + 20)) << 4;
+#endif
+#if defined(QUANT_Q4_0)
+    const float shift = -8 * d;
+#elif defined(QUANT_Q5_0)
+    const float shift = -16 * d;
+#else
+    float shift = half_at(row, block + 2);
+#endif
+    return mat4(d * bytes4(n.x) + shift, d * bytes4(n.y) + shift, d * bytes4(n.z) + shift, d * bytes4(n.w) + shift);
+#endif
+}
+
+#elif defined(QUANT_Q4_K) || defined(QUANT_Q5_K)
+
+/* d, dmin, 12 bytes of 8 scales and 8 minimums of 6 bits, (32 bytes of high bits), 128 bytes: 4 chunks of 32 bytes, the low
+   nibbles of chunk c are weights 64c.., the high ones 64c + 32... A part takes 8 bytes of a chunk. */
+const uvec4 QUADS = uvec4(0, 4, 32, 36);
+uint part_first(uint p) { return p / 4 * 64 + p % 4 * 8; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, chunk = p % PARTS / 4, q = block + BLOCK_BYTES - 128 + p % PARTS * 8;
+    vec2 d = unpackHalf2x16(word(row, block));
+
+    /* scales of sub-blocks 2 chunk and 2 chunk + 1 in the bytes of one half word each */
+    uint s0 = word(row, block + 4), s1 = word(row, block + 8), s2 = word(row, block + 12), shift = chunk % 2 * 16;
+    uint scales, minimums;
+    if (chunk < 2) {
+        scales = s0 >> shift & 0x3f3f;
+        minimums = s1 >> shift & 0x3f3f;
+    } else {
+        scales = (s2 >> shift & 0x0f0f) | (s0 >> shift >> 2 & 0x3030);
+        minimums = (s2 >> shift >> 4 & 0x0f0f) | (s1 >> shift >> 2 & 0x3030);
+    }
+    vec2 scale = d.x * vec2(scales & 0xff, scales >> 8), minimum = d.y * vec2(minimums & 0xff, minimums >> 8);
+
+    uint a = word(row, q), b = word(row, q + 4);
+    uvec4 n = uvec4(a & 0x0f0f0f0f, b & 0x0f0f0f0f, a >> 4 & 0x0f0f0f0f, b >> 4 & 0x0f0f0f0f);
+#if defined(QUANT_Q5_K)
+    uint h = block + 16 + p % 4 * 8, bit = chunk * 2;
+    uvec2 high = uvec2(word(row, h), word(row, h + 4)) >> bit;
+    n |= uvec4(high & 0x01010101, high >> 1 & 0x01010101) << 4;
+#endif
+    return mat4(scale.x * bytes4(n.x) - minimum.x, scale.x * bytes4(n.y) - minimum.x, scale.y * bytes4(n.z) - minimum.y,
+                scale.y * bytes4(n.w) - minimum.y);
+}
+
+#elif defined(QUANT_Q6_K)
+
+/* 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d. Half h of a block: weight l + 32 j (l < 32, j < 4) has
+   its low nibble in byte 64h + 32 (j & 1) + l (low nibble for j < 2) and its high bits in byte 32h + l, bits 2j. */
+const uvec4 QUADS = uvec4(0, 32, 64, 96);
+uint part_first(uint p) { return p / 8 * 128 + p % 8 * 4; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
+    uint a = word(row, block + h * 64 + l), b = word(row, block + h * 64 + 32 + l);
+    uint high = word(row, block + 128 + h * 32 + l);
+    uvec4 n = uvec4((a & 0x0f0f0f0f) | (high << 4 & 0x30303030), (b & 0x0f0f0f0f) | (high << 2 & 0x30303030),
+                    (a >> 4 & 0x0f0f0f0f) | (high & 0x30303030), (b >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x30303030));
+    /* scale 8h + l / 16 + 2j: every second byte of 8 */
+    uint s = block + 192 + h * 8, shift = l / 16 * 8;
+    uint s0 = word(row, s) >> shift, s1 = word(row, s + 4) >> shift;
+    float d = half_at(row, block + 208);
+    vec4 scale = d * vec4(int(s0 << 24) >> 24, int(s0 << 8) >> 24, int(s1 << 24) >> 24, int(s1 << 8) >> 24);
+    return mat4(scale.x * (bytes4(n.x) - 32), scale.y * (bytes4(n.y) - 32), scale.z * (bytes4(n.z) - 32),
+                scale.w * (bytes4(n.w) - 32));
+}
+
+#elif defined(QUANT_Q3_K)
+
+/* 32 bytes of high bits, 64 of bit pairs, 12 of 16 scales of 6 bits, d. Half h: weight l + 32 j has bits 2j of byte 32h + l
+   and high bit 4h + j of byte l; a clear high bit takes 4 off. */
+const uvec4 QUADS = uvec4(0, 32, 64, 96);
+uint part_first(uint p) { return p / 8 * 128 + p % 8 * 4; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
+    uint q = word(row, block + 32 + h * 32 + l), high = word(row, block + l) >> h * 4;
+    /* scales: 16 low nibbles in 8 bytes (first 8 low, last 8 high), 16 high pairs in the next 4; ours are 8h + l / 16 + 2j */
+    uint low0 = word(row, block + 96) >> h * 4, low1 = word(row, block + 100) >> h * 4, top = word(row, block + 104) >> h * 4;
+    uint shift = l / 16 * 8;
+    uvec2 six = uvec2((low0 & 0x0f0f0f0f) | (top << 4 & 0x30303030), (low1 & 0x0f0f0f0f) | (top << 2 & 0x30303030)) >> shift;
+    float d = half_at(row, block + 108);
+    vec4 scale = d * (vec4(six.x & 0xff, six.x >> 16 & 0xff, six.y & 0xff, six.y >> 16 & 0xff) - 32);
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        m[j] = scale[j] * (bytes4((q >> j * 2 & 0x03030303) | (high >> j & 0x01010101) << 2) - 4);
+    return m;
+}
+
+#elif defined(QUANT_Q2_K)
+
+/* 16 bytes of scale (low nibble) and minimum (high), 64 of bit pairs as in Q3_K, d, dmin. */
+const uvec4 QUADS = uvec4(0, 32, 64, 96);
+uint part_first(uint p) { return p / 8 * 128 + p % 8 * 4; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
+    uint q = word(row, block + 16 + h * 32 + l);
+    vec2 d = unpackHalf2x16(word(row, block + 80));
+    uint shift = l / 16 * 8;
+    uvec2 s = uvec2(word(row, block + h * 8), word(row, block + h * 8 + 4)) >> shift;
+    uvec4 each = uvec4(s.x, s.x >> 16, s.y, s.y >> 16);
+    vec4 scale = d.x * vec4(each & 0xf), minimum = d.y * vec4(each >> 4 & 0xf);
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        m[j] = scale[j] * bytes4(q >> j * 2 & 0x03030303) - minimum[j];
+    return m;
+}
+
+#elif defined(QUANT_IQ4_XS)
+
+/* d, 8 high pairs of scales in 16 bits, 8 low nibbles in 4 bytes, 128 bytes: 8 sub-blocks laid out as in IQ4_NL. */
+const uvec4 QUADS = uvec4(0, 4, 16, 20);
+uint part_first(uint p) { return p / 2 * 32 + p % 2 * 8; }
+
+mat4 part(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, sub = p % PARTS / 2, q = block + 8 + p % PARTS * 8;
+    uint head = word(row, block), low = word(row, block + 4) >> sub * 4 & 0xf, high = head >> (16 + sub * 2) & 3;
+    float scale = unpackHalf2x16(head).x * (float(low | high << 4) - 32);
+    uint a = word(row, q), b = word(row, q + 4);
+    return scale * mat4(levels4(a & 0x0f0f0f0f), levels4(b & 0x0f0f0f0f), levels4(a >> 4 & 0x0f0f0f0f),
+                        levels4(b >> 4 & 0x0f0f0f0f));
+}
+
+#endif
