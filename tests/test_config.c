@@ -130,6 +130,11 @@ static void u32_3(struct gguf_builder *b, const char *key)
     gguf_builder_u32(b, key, 3);
 }
 
+static void u32_5(struct gguf_builder *b, const char *key)
+{
+    gguf_builder_u32(b, key, 5);
+}
+
 static void u32_300(struct gguf_builder *b, const char *key)
 {
     gguf_builder_u32(b, key, 300);
@@ -210,6 +215,11 @@ static void tensor_16x32(struct gguf_builder *b, const char *name)
     gguf_builder_tensor(b, name, SC_F32, 2, (uint64_t[]){16, 32});
 }
 
+static void tensor_320x16(struct gguf_builder *b, const char *name)
+{
+    gguf_builder_tensor(b, name, SC_F32, 2, (uint64_t[]){320, 16});
+}
+
 static void tensor_32(struct gguf_builder *b, const char *name)
 {
     gguf_builder_tensor(b, name, SC_F32, 1, (uint64_t[]){32});
@@ -281,6 +291,7 @@ static void test_contradictions(void **state)
         {"llama.expert_used_count", leave_out, SC_BAD_FILE, "key llama.expert_used_count is missing"},
         {"llama.expert_used_count", u32_0, SC_BAD_FILE, "key llama.expert_used_count is 0"},
         {"llama.expert_used_count", u32_300, SC_UNSUPPORTED, "key llama.expert_used_count is 300, Scoria takes at most 16"},
+        {"llama.expert_used_count", u32_5, SC_BAD_FILE, "a token uses 5 experts, but there are 4"},
         {"llama.context_length", u32_0, SC_BAD_FILE, "key llama.context_length is 0"},
         {"llama.context_length", u32_huge, SC_UNSUPPORTED, "key llama.context_length is 4294967295"},
         {"tokenizer.ggml.tokens", array_1_2, SC_BAD_FILE, "the vocabulary has 2 tokens, tensor token_embd.weight has 320 rows"},
@@ -289,6 +300,7 @@ static void test_contradictions(void **state)
         {"output_norm.weight", leave_out, SC_BAD_FILE, "tensor output_norm.weight is missing"},
         {"output_norm.weight", tensor_f16_32, SC_UNSUPPORTED, "tensor output_norm.weight is f16, norms must be f32"},
         {"output.weight", tensor_16x32, SC_BAD_FILE, "tensor output.weight has shape (16, 32), expected (320, 32)"},
+        {"output.weight", tensor_320x16, SC_BAD_FILE, "tensor output.weight has shape (320, 16), expected (320, 32)"},
         {"blk.1.attn_q.weight", leave_out, SC_BAD_FILE, "tensor blk.1.attn_q.weight is missing"},
         {"blk.1.attn_q.weight", tensor_iq1_m, SC_UNSUPPORTED, "tensor blk.1.attn_q.weight is iq1_m, which has no kernel yet"},
         {"blk.1.attn_q.weight", tensor_type_77, SC_UNSUPPORTED, "tensor blk.1.attn_q.weight is of type 77, which Scoria does not know"},
