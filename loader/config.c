@@ -40,8 +40,8 @@ static bool read_integer(const struct reader *r, const char *key, const struct s
     }
 
     if (v->n_elements == 0 || (r->n_layers > 0 && v->n_elements != r->n_layers))
-        return sc_fail(r->e, SC_BAD_FILE, "%s: key %s has %" PRIu64 " values for %u layers", r->path, key, v->n_elements,
-                       r->n_layers);
+        return sc_fail(r->e, SC_BAD_FILE, "%s: key %s has %" PRIu64 " values for %u layers", r->path, key,
+                       v->n_elements, r->n_layers);
     int64_t first = 0;
     for (uint64_t i = 0; i < v->n_elements; i++) {
         int64_t element;
@@ -49,8 +49,10 @@ static bool read_integer(const struct reader *r, const char *key, const struct s
             return sc_fail(r->e, SC_BAD_FILE, "%s: key %s must hold unsigned integers", r->path, key);
         first = i == 0 ? element : first;
         if (element != first)
-            return sc_fail(r->e, SC_UNSUPPORTED, "%s: key %s differs from layer to layer (%" PRId64 " and %" PRId64
-                           "), which Scoria does not support", r->path, key, first, element);
+            return sc_fail(r->e, SC_UNSUPPORTED,
+                           "%s: key %s differs from layer to layer (%" PRId64 " and %" PRId64
+                           "), which Scoria does not support",
+                           r->path, key, first, element);
     }
     *out = (uint64_t)first;
     return true;
@@ -65,14 +67,17 @@ static bool read_count(const struct reader *r, const char *key, uint32_t min, ui
     if (!read_integer(r, key, v, &value))
         return false;
     if (value < min)
-        return sc_fail(r->e, SC_BAD_FILE, "%s: key %s is %" PRIu64 ", which must be %u to %u", r->path, key, value, min, max);
+        return sc_fail(r->e, SC_BAD_FILE, "%s: key %s is %" PRIu64 ", which must be %u to %u", r->path, key, value, min,
+                       max);
     if (value > max)
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: key %s is %" PRIu64 ", Scoria takes at most %u", r->path, key, value, max);
+        return sc_fail(r->e, SC_UNSUPPORTED, "%s: key %s is %" PRIu64 ", Scoria takes at most %u", r->path, key, value,
+                       max);
     *out = (uint32_t)value;
     return true;
 }
 
-static bool read_count_or(const struct reader *r, const char *key, uint32_t fallback, uint32_t min, uint32_t max, uint32_t *out)
+static bool read_count_or(const struct reader *r, const char *key, uint32_t fallback, uint32_t min, uint32_t max,
+                          uint32_t *out)
 {
     *out = fallback;
     return !sc_gguf_find_value(r->g, key) || read_count(r, key, min, max, out);
@@ -109,8 +114,10 @@ static bool check_architecture(const struct reader *r)
     if (!sc_gguf_read_string(sc_gguf_find_value(r->g, "general.architecture"), &text))
         return missing(r, "general.architecture");
     if (!is(text, "llama"))
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: architecture %s is not supported; Scoria runs llama (Llama 2 and 3, Mistral, "
-                       "Mixtral)", r->path, sc_printable(text.data, text.size_bytes).text);
+        return sc_fail(r->e, SC_UNSUPPORTED,
+                       "%s: architecture %s is not supported; Scoria runs llama (Llama 2 and 3, Mistral, "
+                       "Mixtral)",
+                       r->path, sc_printable(text.data, text.size_bytes).text);
     if (sc_gguf_read_string(sc_gguf_find_value(r->g, "general.type"), &text) && !is(text, "model"))
         return sc_fail(r->e, SC_UNSUPPORTED, "%s is of type %s, not a whole model", r->path,
                        sc_printable(text.data, text.size_bytes).text);
@@ -155,7 +162,8 @@ static bool check_switches(const struct reader *r)
         else if (!read_number(r, switches[i].key, &value))
             return false;
         if (value != switches[i].neutral && value != switches[i].also_neutral)
-            return sc_fail(r->e, SC_UNSUPPORTED, "%s: key %s is %g, which Scoria does not support", r->path, switches[i].key, value);
+            return sc_fail(r->e, SC_UNSUPPORTED, "%s: key %s is %g, which Scoria does not support", r->path,
+                           switches[i].key, value);
     }
     return true;
 }
@@ -172,24 +180,25 @@ static bool read_heads(struct config *c, const struct reader *r)
     uint32_t value_length;
     bool has_length = sc_gguf_find_value(r->g, "llama.attention.key_length");
     if (!has_length && c->n_embd % c->n_heads != 0)
-        return sc_fail(r->e, SC_BAD_FILE, "%s: an embedding of %u does not divide into %u heads", r->path, c->n_embd, c->n_heads);
+        return sc_fail(r->e, SC_BAD_FILE, "%s: an embedding of %u does not divide into %u heads", r->path, c->n_embd,
+                       c->n_heads);
     uint32_t share = c->n_embd / c->n_heads;
     if (!read_count_or(r, "llama.attention.key_length", share, 1, MAX_HEAD_DIM, &c->head_dim) ||
         !read_count_or(r, "llama.attention.value_length", share, 1, MAX_HEAD_DIM, &value_length))
         return false;
     if (value_length != c->head_dim)
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: keys have %u values a head, values %u; Scoria needs them equal", r->path,
-                       c->head_dim, value_length);
+        return sc_fail(r->e, SC_UNSUPPORTED, "%s: keys have %u values a head, values %u; Scoria needs them equal",
+                       r->path, c->head_dim, value_length);
     if (c->head_dim == 0 || c->head_dim % 2 != 0 || c->head_dim > MAX_HEAD_DIM)
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: heads of %u values are not supported, only even numbers up to %d", r->path,
-                       c->head_dim, MAX_HEAD_DIM);
+        return sc_fail(r->e, SC_UNSUPPORTED, "%s: heads of %u values are not supported, only even numbers up to %d",
+                       r->path, c->head_dim, MAX_HEAD_DIM);
 
     double scale = 0;
     if (!read_number(r, "llama.attention.scale", &scale))
         return false;
     if (scale != 0 && fabs(scale * sqrt((double)c->head_dim) - 1) > 1e-4)
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: key llama.attention.scale is %g, Scoria supports 1/sqrt(%u) only", r->path,
-                       scale, c->head_dim);
+        return sc_fail(r->e, SC_UNSUPPORTED, "%s: key llama.attention.scale is %g, Scoria supports 1/sqrt(%u) only",
+                       r->path, scale, c->head_dim);
     return true;
 }
 
@@ -202,7 +211,8 @@ static bool read_experts(struct config *c, const struct reader *r)
     if (!read_count(r, "llama.expert_used_count", 1, SC_MAX_EXPERTS_USED, &c->n_experts_used))
         return false;
     if (c->n_experts_used > c->n_experts)
-        return sc_fail(r->e, SC_BAD_FILE, "%s: a token uses %u experts, but there are %u", r->path, c->n_experts_used, c->n_experts);
+        return sc_fail(r->e, SC_BAD_FILE, "%s: a token uses %u experts, but there are %u", r->path, c->n_experts_used,
+                       c->n_experts);
     return true;
 }
 
@@ -218,8 +228,8 @@ static bool read_rope_scaling(struct config *c, const struct reader *r)
     if (is(type, "none"))
         return true;
     if (!is(type, "linear"))
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: rope scaling of type %s is not supported, only none and linear", r->path,
-                       sc_printable(type.data, type.size_bytes).text);
+        return sc_fail(r->e, SC_UNSUPPORTED, "%s: rope scaling of type %s is not supported, only none and linear",
+                       r->path, sc_printable(type.data, type.size_bytes).text);
 
     bool old = !sc_gguf_find_value(r->g, "llama.rope.scaling.factor");
     float factor;
@@ -237,14 +247,15 @@ static bool read_rope_factors(struct config *c, const struct reader *r)
     if (!t)
         return true;
     if (t->type != SC_F32 || t->n_dims != 1 || t->shape[0] != c->n_rot / 2)
-        return sc_fail(r->e, SC_BAD_FILE, "%s: tensor rope_freqs.weight must be f32 of shape (%u)", r->path, c->n_rot / 2);
+        return sc_fail(r->e, SC_BAD_FILE, "%s: tensor rope_freqs.weight must be f32 of shape (%u)", r->path,
+                       c->n_rot / 2);
 
     /* the parser has checked that data is aligned to 8 bytes at least */
     const float *factors = (const float *)(const void *)t->data;
     for (uint32_t i = 0; i < c->n_rot / 2; i++)
         if (!isfinite(factors[i]) || !(factors[i] > 0))
-            return sc_fail(r->e, SC_BAD_FILE, "%s: tensor rope_freqs.weight holds %g at %u, which must be more than 0", r->path,
-                           (double)factors[i], i);
+            return sc_fail(r->e, SC_BAD_FILE, "%s: tensor rope_freqs.weight holds %g at %u, which must be more than 0",
+                           r->path, (double)factors[i], i);
     c->rope_factors = factors;
     return true;
 }
@@ -254,9 +265,11 @@ static bool read_rope(struct config *c, const struct reader *r)
     if (!read_count_or(r, "llama.rope.dimension_count", c->head_dim, 1, MAX_HEAD_DIM, &c->n_rot))
         return false;
     if (c->n_rot % 2 != 0 || c->n_rot > c->head_dim)
-        return sc_fail(r->e, SC_BAD_FILE, "%s: rope turns %u dimensions, which must be even and at most the %u of a head", r->path,
+        return sc_fail(r->e, SC_BAD_FILE,
+                       "%s: rope turns %u dimensions, which must be even and at most the %u of a head", r->path,
                        c->n_rot, c->head_dim);
-    return read_positive(r, "llama.rope.freq_base", 10000, &c->rope_base) && read_rope_scaling(c, r) && read_rope_factors(c, r);
+    return read_positive(r, "llama.rope.freq_base", 10000, &c->rope_base) && read_rope_scaling(c, r) &&
+           read_rope_factors(c, r);
 }
 
 /*
@@ -285,7 +298,8 @@ static bool read_vocab(struct config *c, const struct reader *r)
 
     const struct sc_gguf_value *tokens = sc_gguf_find_value(r->g, "tokenizer.ggml.tokens");
     if (tokens && tokens->n_elements != c->n_vocab)
-        return sc_fail(r->e, SC_BAD_FILE, "%s: the vocabulary has %" PRIu64 " tokens, tensor token_embd.weight has %u rows", r->path,
+        return sc_fail(r->e, SC_BAD_FILE,
+                       "%s: the vocabulary has %" PRIu64 " tokens, tensor token_embd.weight has %u rows", r->path,
                        tokens->n_elements, c->n_vocab);
     return true;
 }
@@ -306,7 +320,7 @@ bool config_read(struct config *c, const struct sc_gguf *g, struct sc_error *e)
     if (!sc_gguf_find_value(g, "llama.attention.layer_norm_rms_epsilon"))
         return missing(&r, "llama.attention.layer_norm_rms_epsilon");
     return read_count(&r, "llama.embedding_length", 1, MAX_EMBD, &c->n_embd) &&
-           read_count(&r, "llama.feed_forward_length", 1, MAX_FF, &c->n_ff) && read_heads(c, &r) && read_experts(c, &r) &&
-           read_positive(&r, "llama.attention.layer_norm_rms_epsilon", 0, &c->norm_eps) && read_rope(c, &r) &&
-           read_context(c, &r) && check_switches(&r) && read_vocab(c, &r);
+           read_count(&r, "llama.feed_forward_length", 1, MAX_FF, &c->n_ff) && read_heads(c, &r) &&
+           read_experts(c, &r) && read_positive(&r, "llama.attention.layer_norm_rms_epsilon", 0, &c->norm_eps) &&
+           read_rope(c, &r) && read_context(c, &r) && check_switches(&r) && read_vocab(c, &r);
 }

@@ -139,8 +139,8 @@ void dequantize_q2_k(const uint8_t *b, float *out, size_t n_blocks)
 }
 
 /*
- * 32 bytes mask, whose bit 4h + j of byte l is the third bit; 64 bytes q; 12 bytes of sixteen 6-bit scales, low nibbles in
- * the first 8 bytes, the high two bits in the last 4; f16 d: d * (scale - 32) * (q - 4)
+ * 32 bytes mask, whose bit 4h + j of byte l is the third bit; 64 bytes q; 12 bytes of sixteen 6-bit scales, low nibbles
+ * in the first 8 bytes, the high two bits in the last 4; f16 d: d * (scale - 32) * (q - 4)
  */
 void dequantize_q3_k(const uint8_t *b, float *out, size_t n_blocks)
 {
@@ -157,8 +157,8 @@ void dequantize_q3_k(const uint8_t *b, float *out, size_t n_blocks)
 }
 
 /*
- * Eight 6-bit scales and eight 6-bit mins in 12 bytes: the low 6 bits of bytes 0-3 are scales 0-3, of bytes 4-7 mins 0-3;
- * bytes 8-11 hold the low nibbles of scales (low) and mins (high) 4-7, whose upper two bits top bytes 0-3 and 4-7.
+ * Eight 6-bit scales and eight 6-bit mins in 12 bytes: the low 6 bits of bytes 0-3 are scales 0-3, of bytes 4-7 mins
+ * 0-3; bytes 8-11 hold the low nibbles of scales (low) and mins (high) 4-7, whose upper two bits top bytes 0-3 and 4-7.
  */
 static void scale_and_min(const uint8_t *p, int k, int *scale, int *min)
 {
@@ -204,8 +204,8 @@ void dequantize_q5_k(const uint8_t *b, float *out, size_t n_blocks)
 }
 
 /*
- * 128 bytes low nibbles: quarters 0 and 2 of half h in bytes 64h + l, 1 and 3 in bytes 64h + 32 + l; 64 bytes of upper two
- * bits in the order above; 16 signed scales; f16 d: d * scale * (q - 32)
+ * 128 bytes low nibbles: quarters 0 and 2 of half h in bytes 64h + l, 1 and 3 in bytes 64h + 32 + l; 64 bytes of upper
+ * two bits in the order above; 16 signed scales; f16 d: d * scale * (q - 32)
  */
 void dequantize_q6_k(const uint8_t *b, float *out, size_t n_blocks)
 {
@@ -233,8 +233,8 @@ void dequantize_iq4_nl(const uint8_t *b, float *out, size_t n_blocks)
     }
 }
 
-/* f16 d; 16 bits of upper scale bits, two for each of 8 groups; 4 bytes of lower scale nibbles; 128 bytes q, 16 a group:
- * d * (scale - 32) * value[q] */
+/* f16 d; 16 bits of upper scale bits, two for each of 8 groups; 4 bytes of lower scale nibbles; 128 bytes q, 16 a
+ * group: d * (scale - 32) * value[q] */
 void dequantize_iq4_xs(const uint8_t *b, float *out, size_t n_blocks)
 {
     for (; n_blocks > 0; n_blocks--, b += 136, out += 256) {

@@ -13,7 +13,7 @@
 struct sc_gguf {
     struct part *parts;
     size_t n_parts;
-    size_t named; /* the part that sc_gguf_open was given */
+    size_t named;                   /* the part that sc_gguf_open was given */
     struct sc_gguf_tensor *tensors; /* of all parts */
     size_t n_tensors;
     const struct sc_gguf_string **value_names; /* sorted; each points into a struct of which it is the first member */
@@ -32,7 +32,8 @@ static const struct sc_gguf_string **sort_names(const void *structs, size_t n, s
     return names;
 }
 
-static bool check_unique(const struct sc_gguf_string **names, size_t n, const char *path, const char *what, struct sc_error *e)
+static bool check_unique(const struct sc_gguf_string **names, size_t n, const char *path, const char *what,
+                         struct sc_error *e)
 {
     for (size_t i = 1; i < n; i++)
         if (name_compare(&names[i - 1], &names[i]) == 0)
@@ -66,8 +67,10 @@ static bool check_part(const struct part *p, uint32_t number, uint32_t count, st
     uint64_t no = part_u64(p, "split.no", UINT64_MAX), n = part_u64(p, "split.count", 1);
     if (no == number - 1 && n == count)
         return true;
-    return sc_fail(e, SC_BAD_FILE, "%s: its metadata (split.no %" PRIu64 ", split.count %" PRIu64 ") contradicts its name, which says "
-                   "part %u of %u", sc_printable_path(p->path).text, no, n, number, count);
+    return sc_fail(e, SC_BAD_FILE,
+                   "%s: its metadata (split.no %" PRIu64 ", split.count %" PRIu64 ") contradicts its name, which says "
+                   "part %u of %u",
+                   sc_printable_path(p->path).text, no, n, number, count);
 }
 
 /* Opens what is missing of the set that parts[0], opened from path, belongs to, and puts it in order. */
@@ -75,8 +78,10 @@ static bool open_siblings(struct sc_gguf *g, const char *path, uint64_t count, s
 {
     struct split_name name;
     if (!split_parse(path, &name) || name.count != count || name.number < 1 || name.number > name.count)
-        return sc_fail(e, SC_BAD_FILE, "%s is one of %" PRIu64 " parts of a split model, but its name does not end like "
-                       "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found", sc_printable_path(path).text, count, count);
+        return sc_fail(e, SC_BAD_FILE,
+                       "%s is one of %" PRIu64 " parts of a split model, but its name does not end like "
+                       "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found",
+                       sc_printable_path(path).text, count, count);
 
     struct part *parts = calloc(name.count, sizeof *parts);
     if (!parts)

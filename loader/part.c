@@ -24,7 +24,8 @@ enum {
 };
 
 static_assert(offsetof(struct sc_gguf_value, key) == 0, "name_compare reads the name through a pointer to the struct");
-static_assert(offsetof(struct sc_gguf_tensor, name) == 0, "name_compare reads the name through a pointer to the struct");
+static_assert(offsetof(struct sc_gguf_tensor, name) == 0,
+              "name_compare reads the name through a pointer to the struct");
 
 /* Reads forward through one file and never past its end. */
 struct cursor {
@@ -37,7 +38,8 @@ struct cursor {
 
 static bool bad(struct cursor *c, const char *what, const struct sc_gguf_string *name, const char *problem)
 {
-    return sc_fail(c->e, SC_BAD_FILE, "%s: %s %s %s", c->path, what, sc_printable(name->data, name->size_bytes).text, problem);
+    return sc_fail(c->e, SC_BAD_FILE, "%s: %s %s %s", c->path, what, sc_printable(name->data, name->size_bytes).text,
+                   problem);
 }
 
 /* Makes sure that n more bytes are there; `what` says of what. */
@@ -45,8 +47,10 @@ static bool need(struct cursor *c, uint64_t n, const char *what)
 {
     if (n <= c->size - c->at)
         return true;
-    return sc_fail(c->e, SC_BAD_FILE, "%s is truncated or damaged: %s at byte %" PRIu64 " needs %" PRIu64
-                   " bytes, the file ends after %" PRIu64, c->path, what, c->at, n, c->size - c->at);
+    return sc_fail(c->e, SC_BAD_FILE,
+                   "%s is truncated or damaged: %s at byte %" PRIu64 " needs %" PRIu64
+                   " bytes, the file ends after %" PRIu64,
+                   c->path, what, c->at, n, c->size - c->at);
 }
 
 static bool read_u32(struct cursor *c, uint32_t *out, const char *what)
@@ -84,8 +88,8 @@ static bool read_name(struct cursor *c, struct sc_gguf_string *out, size_t max_b
     if (!read_string(c, out, what))
         return false;
     if (out->size_bytes == 0 || out->size_bytes > max_bytes)
-        return sc_fail(c->e, SC_BAD_FILE, "%s: the %s at byte %" PRIu64 " is %zu bytes long, which must be 1 to %zu", c->path,
-                       what, at, out->size_bytes, max_bytes);
+        return sc_fail(c->e, SC_BAD_FILE, "%s: the %s at byte %" PRIu64 " is %zu bytes long, which must be 1 to %zu",
+                       c->path, what, at, out->size_bytes, max_bytes);
     return true;
 }
 
@@ -136,8 +140,8 @@ static bool read_value(struct cursor *c, struct sc_gguf_value *v)
         if (element_type > SC_GGUF_F64)
             return bad(c, "array", &v->key, "has elements of a type that GGUF does not define");
         if (element_type == SC_GGUF_ARRAY)
-            return sc_fail(c->e, SC_UNSUPPORTED, "%s: key %s is an array of arrays, which Scoria does not read", c->path,
-                           sc_printable(v->key.data, v->key.size_bytes).text);
+            return sc_fail(c->e, SC_UNSUPPORTED, "%s: key %s is an array of arrays, which Scoria does not read",
+                           c->path, sc_printable(v->key.data, v->key.size_bytes).text);
         v->element_type = (enum sc_gguf_value_type)element_type;
         return read_elements(c, v);
     }
@@ -173,9 +177,9 @@ static bool measure(struct cursor *c, struct sc_gguf_tensor *t)
     if (!info)
         return true;
     if (t->shape[t->n_dims - 1] % info->block_size != 0)
-        return sc_fail(c->e, SC_BAD_FILE, "%s: tensor %s is %s with rows of %" PRIu64 " weights, not a multiple of %u", c->path,
-                       sc_printable(t->name.data, t->name.size_bytes).text, info->name, t->shape[t->n_dims - 1],
-                       info->block_size);
+        return sc_fail(c->e, SC_BAD_FILE, "%s: tensor %s is %s with rows of %" PRIu64 " weights, not a multiple of %u",
+                       c->path, sc_printable(t->name.data, t->name.size_bytes).text, info->name,
+                       t->shape[t->n_dims - 1], info->block_size);
     if (n / info->block_size > UINT64_MAX / info->block_bytes)
         return bad(c, "tensor", &t->name, "has more bytes than a 64-bit number counts");
     t->size_bytes = n / info->block_size * info->block_bytes;
@@ -185,7 +189,8 @@ static bool measure(struct cursor *c, struct sc_gguf_tensor *t)
 /* t->offset is still relative to the data section. */
 static bool read_tensor(struct cursor *c, struct sc_gguf_tensor *t)
 {
-    if (!read_name(c, &t->name, MAX_NAME_BYTES, "tensor name") || !read_u32(c, &t->n_dims, "a tensor's number of dimensions"))
+    if (!read_name(c, &t->name, MAX_NAME_BYTES, "tensor name") ||
+        !read_u32(c, &t->n_dims, "a tensor's number of dimensions"))
         return false;
     if (t->n_dims == 0 || t->n_dims > SC_GGUF_MAX_DIMS)
         return sc_fail(c->e, SC_BAD_FILE, "%s: tensor %s has %u dimensions, which must be 1 to %d", c->path,
@@ -267,9 +272,9 @@ static bool place_tensors(struct cursor *c, struct part *p, uint64_t alignment)
             return bad(c, "tensor", &t->name, "ends beyond what a 64-bit number counts");
         t->offset += start;
         if (t->offset + t->size_bytes > c->size)
-            return sc_fail(c->e, SC_BAD_FILE, "%s is truncated: it has %" PRIu64 " bytes, tensor %s ends at byte %" PRIu64,
-                           c->path, c->size, sc_printable(t->name.data, t->name.size_bytes).text,
-                           t->offset + t->size_bytes);
+            return sc_fail(c->e, SC_BAD_FILE,
+                           "%s is truncated: it has %" PRIu64 " bytes, tensor %s ends at byte %" PRIu64, c->path,
+                           c->size, sc_printable(t->name.data, t->name.size_bytes).text, t->offset + t->size_bytes);
         if (t->size_bytes > 0)
             t->data = c->data + t->offset;
     }
@@ -286,7 +291,8 @@ static bool read_magic(struct cursor *c, uint32_t *version)
 {
     static const char lfs[] = "version https://git-lfs";
     if (c->size >= sizeof lfs && memcmp(c->data, lfs, sizeof lfs - 1) == 0)
-        return sc_fail(c->e, SC_BAD_FILE, "%s is a Git LFS pointer, not the model itself: fetch it with `git lfs pull`", c->path);
+        return sc_fail(c->e, SC_BAD_FILE, "%s is a Git LFS pointer, not the model itself: fetch it with `git lfs pull`",
+                       c->path);
     if (c->size < 4 || memcmp(c->data, "GGUF", 4) != 0)
         return sc_fail(c->e, SC_BAD_FILE, "%s is not a GGUF file: it does not begin with \"GGUF\"", c->path);
     c->at = 4;
@@ -296,7 +302,8 @@ static bool read_magic(struct cursor *c, uint32_t *version)
     if (*version == 2 || *version == 3)
         return true;
     if (*version == 1)
-        return sc_fail(c->e, SC_UNSUPPORTED, "%s is GGUF version 1, Scoria reads versions 2 and 3: convert the model again", c->path);
+        return sc_fail(c->e, SC_UNSUPPORTED,
+                       "%s is GGUF version 1, Scoria reads versions 2 and 3: convert the model again", c->path);
     if (swap_bytes(*version) >= 1 && swap_bytes(*version) <= 3)
         return sc_fail(c->e, SC_UNSUPPORTED, "%s is a big-endian GGUF file, Scoria reads little-endian ones", c->path);
     return sc_fail(c->e, SC_UNSUPPORTED, "%s is GGUF version %u, Scoria reads versions 2 and 3", c->path, *version);
@@ -305,10 +312,13 @@ static bool read_magic(struct cursor *c, uint32_t *version)
 static bool check_count(struct cursor *c, uint64_t n, uint64_t limit, uint64_t min_bytes, const char *what)
 {
     if (n > (c->size - c->at) / min_bytes)
-        return sc_fail(c->e, SC_BAD_FILE, "%s is truncated or damaged: its header counts %" PRIu64 " %s, which do not fit in %"
-                       PRIu64 " bytes", c->path, n, what, c->size);
+        return sc_fail(c->e, SC_BAD_FILE,
+                       "%s is truncated or damaged: its header counts %" PRIu64 " %s, which do not fit in %" PRIu64
+                       " bytes",
+                       c->path, n, what, c->size);
     if (n > limit)
-        return sc_fail(c->e, SC_UNSUPPORTED, "%s has %" PRIu64 " %s, Scoria takes at most %" PRIu64, c->path, n, what, limit);
+        return sc_fail(c->e, SC_UNSUPPORTED, "%s has %" PRIu64 " %s, Scoria takes at most %" PRIu64, c->path, n, what,
+                       limit);
     return true;
 }
 

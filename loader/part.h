@@ -23,8 +23,8 @@ bool part_init(struct part *p, const char *path, struct sc_error *e) SC_CHECK;
 void part_finish(struct part *p); /* accepts a zeroed struct */
 
 /*
- * Pointers to values or tensors in order of their names, for bsearch. Both structs begin with their name, so a pointer to
- * either is a pointer to a string. Sorting, unlike hashing, has no bad case that a hostile file could build.
+ * Pointers to values or tensors in order of their names, for bsearch. Both structs begin with their name, so a pointer
+ * to either is a pointer to a string. Sorting, unlike hashing, has no bad case that a hostile file could build.
  */
 int name_compare(const void *a, const void *b); /* of two `const struct sc_gguf_string *const *` */
 

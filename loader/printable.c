@@ -19,7 +19,8 @@ static uint32_t code_point(const uint8_t *p, size_t length)
 static bool is_safe(uint32_t c)
 {
     bool control = c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xFEFF || c == 0x2028 || c == 0x2029;
-    bool reorders = c == 0x200E || c == 0x200F || c == 0x061C || (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+    bool reorders =
+        c == 0x200E || c == 0x200F || c == 0x061C || (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
     return !control && !reorders;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Typed reading of metadata. The parser has checked that the bytes are there. */
+#include "value.h"
 #include "bytes.h"
 #include "gguf.h"
-#include "value.h"
 
 size_t value_size(enum sc_gguf_value_type type)
 {

@@ -60,7 +60,8 @@ static const struct sc_gguf_tensor *take(struct finder *f, const char *tensor, u
         if (type)
             sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s is %s, which has no kernel yet", f->path, tensor, type);
         else
-            sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s is of type %u, which Scoria does not know", f->path, tensor, t->type);
+            sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s is of type %u, which Scoria does not know", f->path, tensor,
+                    t->type);
         return NULL;
     }
 
@@ -68,8 +69,8 @@ static const struct sc_gguf_tensor *take(struct finder *f, const char *tensor, u
     for (uint32_t i = 0; same && i < n_dims; i++)
         same = t->shape[i] == shape[i];
     if (!same) {
-        sc_fail(f->e, SC_BAD_FILE, "%s: tensor %s has shape %s, expected %s", f->path, tensor, show(t->n_dims, t->shape).text,
-                show(n_dims, shape).text);
+        sc_fail(f->e, SC_BAD_FILE, "%s: tensor %s has shape %s, expected %s", f->path, tensor,
+                show(t->n_dims, t->shape).text, show(n_dims, shape).text);
         return NULL;
     }
     f->used[t - sc_gguf_tensor(f->g, 0)] = true;
@@ -81,7 +82,8 @@ static bool take_matrix(struct finder *f, struct weight *w, struct name tensor, 
     const struct sc_gguf_tensor *t = take(f, tensor.text, 2, (uint64_t[]){rows, cols});
     if (!t)
         return false;
-    *w = (struct weight){.data = t->data, .type = (enum sc_type)t->type, .rows = rows, .cols = cols, .size_bytes = t->size_bytes};
+    *w = (struct weight){
+        .data = t->data, .type = (enum sc_type)t->type, .rows = rows, .cols = cols, .size_bytes = t->size_bytes};
     return true;
 }
 
@@ -136,8 +138,10 @@ static bool take_separate(struct finder *f, struct layer_weights *w, uint32_t la
         if (!take_matrix(f, weight, tensor, s->rows, s->cols))
             return false;
         if (weight->type != first->type)
-            return sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s is %s, but that of expert 0 is %s; Scoria needs one type for all "
-                           "experts of a layer", f->path, tensor.text, sc_type_name(weight->type), sc_type_name(first->type));
+            return sc_fail(f->e, SC_UNSUPPORTED,
+                           "%s: tensor %s is %s, but that of expert 0 is %s; Scoria needs one type for all "
+                           "experts of a layer",
+                           f->path, tensor.text, sc_type_name(weight->type), sc_type_name(first->type));
     }
     return true;
 }
@@ -151,13 +155,15 @@ static bool take_ffn(struct finder *f, struct layer_weights *w, uint32_t layer)
         {"ffn_down", offsetof(struct expert_weights, down), c->n_embd, c->n_ff},
     };
 
-    if (c->n_experts > 0 && !take_matrix(f, &w->router, name("blk.%u.ffn_gate_inp.weight", layer), c->n_experts, c->n_embd))
+    if (c->n_experts > 0 &&
+        !take_matrix(f, &w->router, name("blk.%u.ffn_gate_inp.weight", layer), c->n_experts, c->n_embd))
         return false;
     for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
         const struct slot *s = &slots[i];
         bool ok;
         if (c->n_experts == 0)
-            ok = take_matrix(f, weight_at(&w->experts[0], s), name("blk.%u.%s.weight", layer, s->name), s->rows, s->cols);
+            ok = take_matrix(f, weight_at(&w->experts[0], s), name("blk.%u.%s.weight", layer, s->name), s->rows,
+                             s->cols);
         else if (sc_gguf_find_tensor(f->g, name("blk.%u.%s.0.weight", layer, s->name).text))
             ok = take_separate(f, w, layer, s);
         else
@@ -193,8 +199,10 @@ static bool check_leftovers(const struct finder *f)
     for (size_t i = 0; i < sc_gguf_n_tensors(f->g); i++) {
         const struct sc_gguf_tensor *t = sc_gguf_tensor(f->g, i);
         if (!f->used[i])
-            return sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s has no place in a llama model of %u layers and %u experts, and Scoria "
-                           "ignores none", f->path, sc_printable(t->name.data, t->name.size_bytes).text, f->c->n_layers,
+            return sc_fail(f->e, SC_UNSUPPORTED,
+                           "%s: tensor %s has no place in a llama model of %u layers and %u experts, and Scoria "
+                           "ignores none",
+                           f->path, sc_printable(t->name.data, t->name.size_bytes).text, f->c->n_layers,
                            f->c->n_experts);
     }
     return true;
@@ -212,7 +220,8 @@ static bool take_all(struct finder *f, struct weights *w)
         !take_norm(f, &w->output_norm, name("output_norm.weight")))
         return false;
     w->output = w->token_embd;
-    if (sc_gguf_find_tensor(f->g, "output.weight") && !take_matrix(f, &w->output, name("output.weight"), c->n_vocab, c->n_embd))
+    if (sc_gguf_find_tensor(f->g, "output.weight") &&
+        !take_matrix(f, &w->output, name("output.weight"), c->n_vocab, c->n_embd))
         return false;
     if (c->rope_factors && !take(f, "rope_freqs.weight", 1, (uint64_t[]){c->n_rot / 2}))
         return false;

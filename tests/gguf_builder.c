@@ -120,7 +120,8 @@ void gguf_builder_string(struct gguf_builder *b, const char *key, const char *va
     byte_buffer_finish(&bytes);
 }
 
-void gguf_builder_array(struct gguf_builder *b, const char *key, uint32_t type, uint64_t n, const void *data, size_t size_bytes)
+void gguf_builder_array(struct gguf_builder *b, const char *key, uint32_t type, uint64_t n, const void *data,
+                        size_t size_bytes)
 {
     struct byte_buffer bytes = {0};
     append_u32(&bytes, type);
@@ -151,8 +152,8 @@ static void append_info(struct gguf_builder *b, const char *name, uint32_t type,
     b->n_tensors++;
 }
 
-void gguf_builder_tensor_info(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *shape,
-                              uint64_t offset)
+void gguf_builder_tensor_info(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
+                              const uint64_t *shape, uint64_t offset)
 {
     if (admit(b, name))
         append_info(b, name, type, n_dims, shape, offset);
@@ -166,7 +167,8 @@ uint64_t gguf_builder_data(struct gguf_builder *b, size_t size_bytes)
     return offset;
 }
 
-uint8_t *gguf_builder_tensor(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *shape)
+uint8_t *gguf_builder_tensor(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
+                             const uint64_t *shape)
 {
     if (!admit(b, name))
         return NULL;

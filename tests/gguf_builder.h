@@ -38,18 +38,20 @@ void gguf_builder_u32(struct gguf_builder *b, const char *key, uint32_t value);
 void gguf_builder_f32(struct gguf_builder *b, const char *key, float value);
 void gguf_builder_bool(struct gguf_builder *b, const char *key, bool value);
 void gguf_builder_string(struct gguf_builder *b, const char *key, const char *value);
-void gguf_builder_array(struct gguf_builder *b, const char *key, uint32_t type, uint64_t n, const void *data, size_t size_bytes);
+void gguf_builder_array(struct gguf_builder *b, const char *key, uint32_t type, uint64_t n, const void *data,
+                        size_t size_bytes);
 void gguf_builder_strings(struct gguf_builder *b, const char *key, const char *const *strings, size_t n);
 
 /*
- * Adds a tensor, shape slowest dimension first, and returns its zeroed bytes to fill, valid until the next call; NULL if it
- * is there already, omitted, or memory ran out. A type that Scoria lacks gets 32 bytes.
+ * Adds a tensor, shape slowest dimension first, and returns its zeroed bytes to fill, valid until the next call; NULL
+ * if it is there already, omitted, or memory ran out. A type that Scoria lacks gets 32 bytes.
  */
-uint8_t *gguf_builder_tensor(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *shape);
+uint8_t *gguf_builder_tensor(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
+                             const uint64_t *shape);
 
 /* Only the entry, with any numbers, wrong ones too; no bytes. */
-void gguf_builder_tensor_info(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *shape,
-                              uint64_t offset);
+void gguf_builder_tensor_info(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
+                              const uint64_t *shape, uint64_t offset);
 
 /* Only bytes of the data section; returns their offset. */
 uint64_t gguf_builder_data(struct gguf_builder *b, size_t size_bytes);

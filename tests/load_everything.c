@@ -67,7 +67,7 @@ static void touch_weights(const struct config *c, const struct weights *w)
     touch_weight(&w->output);
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const struct layer_weights *l = &w->layers[i];
-        const struct weight *all[] = {&l->attn_norm, &l->attn_q,   &l->attn_k, &l->attn_v,
+        const struct weight *all[] = {&l->attn_norm,   &l->attn_q,   &l->attn_k, &l->attn_v,
                                       &l->attn_output, &l->ffn_norm, &l->router};
         for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
             touch_weight(all[k]);

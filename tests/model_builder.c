@@ -69,7 +69,8 @@ static void put_scales(uint8_t *p, uint64_t *state)
     }
 }
 
-/* The block's bytes are random; puts scales into it that give the wanted deviation, from the deviation of the bare values. */
+/* The block's bytes are random; puts scales into it that give the wanted deviation, from the deviation of the bare
+ * values. */
 static void put_block_scales(uint8_t *b, enum sc_type type, float sigma, uint64_t *state)
 {
     float jitter = 0.8f + 0.4f * (float)random_below(state, 1024) / 1024;
@@ -196,13 +197,14 @@ static void fill_matrices(struct filler *f, const char *name, enum role role, ui
         random_blocks(blocks, type, (size_t)(n / sc_type_info(type)->block_size), sigma, &f->state);
 }
 
-static void fill_matrix(struct filler *f, const char *name, enum role role, uint32_t layer, uint64_t rows, uint64_t cols,
-                        float gain)
+static void fill_matrix(struct filler *f, const char *name, enum role role, uint32_t layer, uint64_t rows,
+                        uint64_t cols, float gain)
 {
     fill_matrices(f, name, role, layer, 2, (uint64_t[]){rows, cols}, gain / sqrtf((float)cols));
 }
 
-static void fill_floats(struct filler *f, const char *name, uint32_t n_dims, const uint64_t *shape, float mean, float sigma)
+static void fill_floats(struct filler *f, const char *name, uint32_t n_dims, const uint64_t *shape, float mean,
+                        float sigma)
 {
     uint8_t *p = gguf_builder_tensor(next_builder(f), name, SC_F32, n_dims, shape);
     uint64_t n = n_dims == 1 ? shape[0] : shape[0] * shape[1];
@@ -229,7 +231,8 @@ static void fill_layer(struct filler *f, uint32_t layer)
     fill_matrix(f, NAME("blk.%u.attn_v.weight", layer), VALUE_OR_DOWN, layer, s->kv * head_dim, s->d, 1);
     fill_matrix(f, NAME("blk.%u.attn_output.weight", layer), OTHER, layer, s->d, s->heads * head_dim, 1);
     if (!s->dense)
-        fill_floats(f, NAME("blk.%u.ffn_gate_inp.weight", layer), 2, (uint64_t[]){s->experts, s->d}, 0, 2 / sqrtf((float)s->d));
+        fill_floats(f, NAME("blk.%u.ffn_gate_inp.weight", layer), 2, (uint64_t[]){s->experts, s->d}, 0,
+                    2 / sqrtf((float)s->d));
 
     static const char *const parts[] = {"gate", "up", "down"};
     for (int i = 0; i < 3; i++) {

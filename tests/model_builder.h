@@ -23,8 +23,8 @@ struct model_spec {
     uint32_t n_ctx;    /* [4096] */
     float rope_base;   /* [1e6] */
     float rope_linear; /* factor of linear scaling [none] */
-    const char *type;  /* of all matrices: "q4_k"; or "mix", the blend of Q4_K_M files ["mix"]. Where the columns are not a
-                          multiple of the type's block, q8_0 or f32 takes its place. */
+    const char *type; /* of all matrices: "q4_k"; or "mix", the blend of Q4_K_M files ["mix"]. Where the columns are not
+                         a multiple of the type's block, q8_0 or f32 takes its place. */
     bool dense;
     bool split_experts; /* ffn_gate.3.weight instead of ffn_gate_exps.weight */
     bool tied;          /* no output.weight */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading a model while the Nth allocation fails, for every N: an error that says so, nothing crashed, and nothing leaked,
- * for which the leak sanitizer looks.
+ * Loading a model while the Nth allocation fails, for every N: an error that says so, nothing crashed, and nothing
+ * leaked, for which the leak sanitizer looks.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,7 +46,8 @@ static void test_one_file(void **state)
 static void test_split_set(void **state)
 {
     (void)state;
-    static const char *const parts[] = {"test_allocation.tmp-00001-of-00002.gguf", "test_allocation.tmp-00002-of-00002.gguf"};
+    static const char *const parts[] = {"test_allocation.tmp-00001-of-00002.gguf",
+                                        "test_allocation.tmp-00002-of-00002.gguf"};
     const struct model_spec spec = {.d = 32, .ff = 32, .layers = 1, .heads = 2, .type = "q8_0", .n_files = 2};
     assert_true(model_write(parts[0], &spec));
     check_all_allocations(parts[1]);

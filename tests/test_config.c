@@ -15,7 +15,8 @@
 #include "model_builder.h"
 
 static const char path[] = "test_config.tmp.gguf";
-static const struct model_spec small = {.d = 32, .ff = 48, .layers = 2, .heads = 4, .kv = 2, .type = "f16", .experts = 4};
+static const struct model_spec small = {
+    .d = 32, .ff = 48, .layers = 2, .heads = 4, .kv = 2, .type = "f16", .experts = 4};
 
 struct model {
     struct sc_gguf *g;
@@ -49,13 +50,25 @@ static struct model must_load(const struct model_spec *spec)
 static void test_mixture(void **state)
 {
     (void)state;
-    const struct model_spec spec = {.d = 256, .ff = 512, .layers = 3, .heads = 8, .kv = 2, .head_dim = 64, .experts = 5, .used = 3,
-                                    .vocab = 300, .n_rot = 32, .rope_base = 12345, .rope_linear = 4, .n_ctx = 777};
+    const struct model_spec spec = {.d = 256,
+                                    .ff = 512,
+                                    .layers = 3,
+                                    .heads = 8,
+                                    .kv = 2,
+                                    .head_dim = 64,
+                                    .experts = 5,
+                                    .used = 3,
+                                    .vocab = 300,
+                                    .n_rot = 32,
+                                    .rope_base = 12345,
+                                    .rope_linear = 4,
+                                    .n_ctx = 777};
     struct model m = must_load(&spec);
     const struct config *c = &m.c;
     assert_string_equal(c->name, "random model");
     assert_true(c->n_layers == 3 && c->n_embd == 256 && c->n_heads == 8 && c->n_kv_heads == 2 && c->head_dim == 64);
-    assert_true(c->n_ff == 512 && c->n_experts == 5 && c->n_experts_used == 3 && c->n_vocab == 300 && c->n_ctx_train == 777);
+    assert_true(c->n_ff == 512 && c->n_experts == 5 && c->n_experts_used == 3 && c->n_vocab == 300 &&
+                c->n_ctx_train == 777);
     assert_true(c->n_rot == 32 && c->rope_base == 12345 && c->rope_freq_scale == 0.25f && !c->rope_factors);
     assert_true(c->norm_eps == 1e-5f);
 
@@ -250,7 +263,8 @@ static void test_contradictions(void **state)
         {"general.type", text, SC_UNSUPPORTED, "is of type yarn, not a whole model"},
         {"llama.block_count", leave_out, SC_BAD_FILE, "key llama.block_count is missing"},
         {"llama.block_count", u32_0, SC_BAD_FILE, "key llama.block_count is 0, which must be 1 to 1024"},
-        {"llama.block_count", u32_huge, SC_UNSUPPORTED, "key llama.block_count is 4294967295, Scoria takes at most 1024"},
+        {"llama.block_count", u32_huge, SC_UNSUPPORTED,
+         "key llama.block_count is 4294967295, Scoria takes at most 1024"},
         {"llama.block_count", u64_wraps, SC_UNSUPPORTED, "key llama.block_count is 4294967298"},
         {"llama.block_count", u32_3, SC_BAD_FILE, "tensor blk.2.attn_norm.weight is missing"},
         {"llama.embedding_length", u32_0, SC_BAD_FILE, "key llama.embedding_length is 0"},
@@ -259,42 +273,51 @@ static void test_contradictions(void **state)
         {"llama.embedding_length", f32_0, SC_BAD_FILE, "key llama.embedding_length must be an unsigned integer"},
         {"llama.embedding_length", u32_300, SC_UNSUPPORTED, "heads of 75 values are not supported"},
         {"llama.feed_forward_length", leave_out, SC_BAD_FILE, "key llama.feed_forward_length is missing"},
-        {"llama.feed_forward_length", u32_300, SC_UNSUPPORTED, "the width of the feed-forward is 300, Scoria needs a multiple of 16"},
+        {"llama.feed_forward_length", u32_300, SC_UNSUPPORTED,
+         "the width of the feed-forward is 300, Scoria needs a multiple of 16"},
         {"llama.attention.head_count", u32_0, SC_BAD_FILE, "key llama.attention.head_count is 0"},
-        {"llama.attention.head_count", i32_negative, SC_BAD_FILE, "key llama.attention.head_count must be an unsigned integer"},
+        {"llama.attention.head_count", i32_negative, SC_BAD_FILE,
+         "key llama.attention.head_count must be an unsigned integer"},
         {"llama.attention.head_count", u32_3, SC_BAD_FILE, "3 attention heads cannot share 2 key-value heads"},
         {"llama.attention.head_count_kv", u32_0, SC_BAD_FILE, "key llama.attention.head_count_kv is 0"},
         {"llama.attention.head_count_kv", array_1_2, SC_UNSUPPORTED, "differs from layer to layer (1 and 2)"},
         {"llama.attention.head_count_kv", array_2_2_2, SC_BAD_FILE, "head_count_kv has 3 values for 2 layers"},
         {"llama.attention.key_length", u32_0, SC_BAD_FILE, "key llama.attention.key_length is 0"},
-        {"llama.attention.key_length", u32_300, SC_UNSUPPORTED, "key llama.attention.key_length is 300, Scoria takes at most 256"},
+        {"llama.attention.key_length", u32_300, SC_UNSUPPORTED,
+         "key llama.attention.key_length is 300, Scoria takes at most 256"},
         {"llama.attention.value_length", u32_3, SC_UNSUPPORTED, "keys have 8 values a head, values 3"},
         {"llama.attention.scale", f64_huge, SC_UNSUPPORTED, "key llama.attention.scale is 1e+300"},
         {"llama.attention.causal", no, SC_UNSUPPORTED, "key llama.attention.causal is 0"},
         {"llama.logit_scale", u32_3, SC_UNSUPPORTED, "key llama.logit_scale is 3, which Scoria does not support"},
         {"llama.attention.layer_norm_rms_epsilon", leave_out, SC_BAD_FILE, "layer_norm_rms_epsilon is missing"},
-        {"llama.attention.layer_norm_rms_epsilon", f32_nan, SC_BAD_FILE, "layer_norm_rms_epsilon is not a finite number"},
-        {"llama.attention.layer_norm_rms_epsilon", f32_0, SC_BAD_FILE, "layer_norm_rms_epsilon is 0, which must be more than 0"},
+        {"llama.attention.layer_norm_rms_epsilon", f32_nan, SC_BAD_FILE,
+         "layer_norm_rms_epsilon is not a finite number"},
+        {"llama.attention.layer_norm_rms_epsilon", f32_0, SC_BAD_FILE,
+         "layer_norm_rms_epsilon is 0, which must be more than 0"},
         {"llama.attention.layer_norm_rms_epsilon", text, SC_BAD_FILE, "layer_norm_rms_epsilon must be a number"},
         {"llama.rope.freq_base", f32_infinity, SC_BAD_FILE, "key llama.rope.freq_base is not a finite number"},
         {"llama.rope.freq_base", f64_huge, SC_BAD_FILE, "key llama.rope.freq_base is 1e+300"},
         {"llama.rope.freq_base", f32_0, SC_BAD_FILE, "key llama.rope.freq_base is 0"},
         {"llama.rope.dimension_count", u32_3, SC_BAD_FILE, "rope turns 3 dimensions"},
         {"llama.rope.dimension_count", u32_300, SC_UNSUPPORTED, "llama.rope.dimension_count is 300"},
-        {"llama.rope.scaling.type", text, SC_UNSUPPORTED, "rope scaling of type yarn is not supported, only none and linear"},
+        {"llama.rope.scaling.type", text, SC_UNSUPPORTED,
+         "rope scaling of type yarn is not supported, only none and linear"},
         {"llama.rope.scaling.type", u32_0, SC_BAD_FILE, "key llama.rope.scaling.type must be a string"},
         {"llama.rope.scaling.factor", f32_0, SC_BAD_FILE, "key llama.rope.scaling.factor is 0"},
         {"llama.rope.scale_linear", f32_nan, SC_BAD_FILE, "key llama.rope.scale_linear is not a finite number"},
         {"llama.expert_count", u32_300, SC_UNSUPPORTED, "key llama.expert_count is 300, Scoria takes at most 256"},
         {"llama.expert_count", u32_0, SC_BAD_FILE, "tensor blk.0.ffn_gate.weight is missing"},
-        {"llama.expert_count", u32_3, SC_BAD_FILE, "tensor blk.0.ffn_gate_inp.weight has shape (4, 32), expected (3, 32)"},
+        {"llama.expert_count", u32_3, SC_BAD_FILE,
+         "tensor blk.0.ffn_gate_inp.weight has shape (4, 32), expected (3, 32)"},
         {"llama.expert_used_count", leave_out, SC_BAD_FILE, "key llama.expert_used_count is missing"},
         {"llama.expert_used_count", u32_0, SC_BAD_FILE, "key llama.expert_used_count is 0"},
-        {"llama.expert_used_count", u32_300, SC_UNSUPPORTED, "key llama.expert_used_count is 300, Scoria takes at most 16"},
+        {"llama.expert_used_count", u32_300, SC_UNSUPPORTED,
+         "key llama.expert_used_count is 300, Scoria takes at most 16"},
         {"llama.expert_used_count", u32_5, SC_BAD_FILE, "a token uses 5 experts, but there are 4"},
         {"llama.context_length", u32_0, SC_BAD_FILE, "key llama.context_length is 0"},
         {"llama.context_length", u32_huge, SC_UNSUPPORTED, "key llama.context_length is 4294967295"},
-        {"tokenizer.ggml.tokens", array_1_2, SC_BAD_FILE, "the vocabulary has 2 tokens, tensor token_embd.weight has 320 rows"},
+        {"tokenizer.ggml.tokens", array_1_2, SC_BAD_FILE,
+         "the vocabulary has 2 tokens, tensor token_embd.weight has 320 rows"},
         {"token_embd.weight", leave_out, SC_BAD_FILE, "tensor token_embd.weight is missing"},
         {"token_embd.weight", tensor_32, SC_BAD_FILE, "tensor token_embd.weight must have a row for each token"},
         {"output_norm.weight", leave_out, SC_BAD_FILE, "tensor output_norm.weight is missing"},
@@ -302,14 +325,18 @@ static void test_contradictions(void **state)
         {"output.weight", tensor_16x32, SC_BAD_FILE, "tensor output.weight has shape (16, 32), expected (320, 32)"},
         {"output.weight", tensor_320x16, SC_BAD_FILE, "tensor output.weight has shape (320, 16), expected (320, 32)"},
         {"blk.1.attn_q.weight", leave_out, SC_BAD_FILE, "tensor blk.1.attn_q.weight is missing"},
-        {"blk.1.attn_q.weight", tensor_iq1_m, SC_UNSUPPORTED, "tensor blk.1.attn_q.weight is iq1_m, which has no kernel yet"},
-        {"blk.1.attn_q.weight", tensor_type_77, SC_UNSUPPORTED, "tensor blk.1.attn_q.weight is of type 77, which Scoria does not know"},
+        {"blk.1.attn_q.weight", tensor_iq1_m, SC_UNSUPPORTED,
+         "tensor blk.1.attn_q.weight is iq1_m, which has no kernel yet"},
+        {"blk.1.attn_q.weight", tensor_type_77, SC_UNSUPPORTED,
+         "tensor blk.1.attn_q.weight is of type 77, which Scoria does not know"},
         {"blk.1.attn_k.weight", tensor_32, SC_BAD_FILE, "tensor blk.1.attn_k.weight has shape (32), expected (16, 32)"},
-        {"blk.0.attn_q.bias", tensor_32, SC_UNSUPPORTED, "tensor blk.0.attn_q.bias has no place in a llama model of 2 layers and 4 experts"},
+        {"blk.0.attn_q.bias", tensor_32, SC_UNSUPPORTED,
+         "tensor blk.0.attn_q.bias has no place in a llama model of 2 layers and 4 experts"},
         {"blk.2.attn_norm.weight", tensor_32, SC_UNSUPPORTED, "tensor blk.2.attn_norm.weight has no place"},
         {"blk.0.ffn_up_exps.weight", leave_out, SC_BAD_FILE, "tensor blk.0.ffn_up_exps.weight is missing"},
         {"blk.0.ffn_gate_inp.weight", leave_out, SC_BAD_FILE, "tensor blk.0.ffn_gate_inp.weight is missing"},
-        {"rope_freqs.weight", factors_with_zero, SC_BAD_FILE, "tensor rope_freqs.weight holds 0 at 0, which must be more than 0"},
+        {"rope_freqs.weight", factors_with_zero, SC_BAD_FILE,
+         "tensor rope_freqs.weight holds 0 at 0, which must be more than 0"},
         {"rope_freqs.weight", tensor_32, SC_BAD_FILE, "tensor rope_freqs.weight must be f32 of shape (4)"},
         {"rope_freqs.weight", tensor_iq1_m, SC_BAD_FILE, "tensor rope_freqs.weight must be f32 of shape (4)"},
     };
@@ -404,12 +431,8 @@ static int remove_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mixture),
-        cmocka_unit_test(test_layouts),
-        cmocka_unit_test(test_every_type),
-        cmocka_unit_test(test_contradictions),
-        cmocka_unit_test(test_mixed_experts),
-        cmocka_unit_test(test_tolerance),
+        cmocka_unit_test(test_mixture),        cmocka_unit_test(test_layouts),       cmocka_unit_test(test_every_type),
+        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_mixed_experts), cmocka_unit_test(test_tolerance),
     };
     return cmocka_run_group_tests(tests, NULL, remove_file);
 }

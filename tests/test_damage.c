@@ -57,8 +57,18 @@ static struct regions write_image(struct gguf_builder *b, struct byte_buffer *im
 static struct regions build_model(struct byte_buffer *image, bool separate_experts)
 {
     struct gguf_builder b = {0};
-    const struct model_spec spec = {.d = 16, .ff = 16, .layers = 1, .heads = 1, .kv = 1, .experts = 2, .used = 1, .vocab = 259,
-                                    .type = "f16", .split_experts = separate_experts, .rope_factors = true, .rope_linear = 2};
+    const struct model_spec spec = {.d = 16,
+                                    .ff = 16,
+                                    .layers = 1,
+                                    .heads = 1,
+                                    .kv = 1,
+                                    .experts = 2,
+                                    .used = 1,
+                                    .vocab = 259,
+                                    .type = "f16",
+                                    .split_experts = separate_experts,
+                                    .rope_factors = true,
+                                    .rope_linear = 2};
     model_fill(&b, &spec);
     return write_image(&b, image);
 }
@@ -72,8 +82,16 @@ static struct regions build_header(struct byte_buffer *image)
     gguf_builder_array(&b, "b", SC_GGUF_BOOL, 2, (uint8_t[]){1, 0}, 2);
     gguf_builder_strings(&b, "s", (const char *const[]){"one", ""}, 2);
     gguf_builder_value(&b, "i", SC_GGUF_I64, (int64_t[]){-5}, 8);
-    const struct model_spec spec = {.d = 16, .ff = 16, .layers = 1, .heads = 1, .kv = 1, .experts = 1, .used = 1, .vocab = 259,
-                                    .type = "f32", .tied = true};
+    const struct model_spec spec = {.d = 16,
+                                    .ff = 16,
+                                    .layers = 1,
+                                    .heads = 1,
+                                    .kv = 1,
+                                    .experts = 1,
+                                    .used = 1,
+                                    .vocab = 259,
+                                    .type = "f32",
+                                    .tied = true};
     b.omit = "tokenizer.ggml.tokens";
     gguf_builder_u32(&b, "tokenizer.ggml.scores", 0);
     gguf_builder_u32(&b, "tokenizer.ggml.token_type", 0);
@@ -81,8 +99,8 @@ static struct regions build_header(struct byte_buffer *image)
     return write_image(&b, image);
 }
 
-static void change_bytes(const struct byte_buffer *image, size_t from, size_t to, const uint8_t *values, size_t n_values,
-                         bool flips)
+static void change_bytes(const struct byte_buffer *image, size_t from, size_t to, const uint8_t *values,
+                         size_t n_values, bool flips)
 {
     int fd = open(path, O_WRONLY);
     assert_true(fd >= 0);
@@ -142,7 +160,8 @@ static void test_every_truncation(void **state)
 static void test_random_words(void **state)
 {
     (void)state;
-    static const uint64_t words[] = {0, 1, 8, 31, 1 << 16, UINT32_MAX, UINT64_C(1) << 32, INT64_MAX, UINT64_MAX - 31, UINT64_MAX};
+    static const uint64_t words[] = {
+        0, 1, 8, 31, 1 << 16, UINT32_MAX, UINT64_C(1) << 32, INT64_MAX, UINT64_MAX - 31, UINT64_MAX};
     struct byte_buffer image = {0};
     size_t header = build_model(&image, true).data, n_loaded = 0;
     uint64_t seed = 42;

@@ -70,12 +70,12 @@ static void test_values(void **state)
         bool is_f64;
         double f64;
     } cases[] = {
-        {"u8", true, 200, true, 200},         {"i8", false, 0, true, -3},
-        {"u16", true, 60000, true, 60000},    {"i16", false, 0, true, -300},
-        {"i32", true, 7, true, 7},            {"u32", true, UINT32_MAX, true, (double)UINT32_MAX},
-        {"f32", false, 0, true, 0.5},         {"u64", true, UINT64_MAX, true, 18446744073709551616.0},
-        {"f64", false, 0, true, -1e300},      {"i64", false, 0, true, -9223372036854775808.0},
-        {"text", false, 0, false, 0},         {"yes", false, 0, false, 0},
+        {"u8", true, 200, true, 200},        {"i8", false, 0, true, -3},
+        {"u16", true, 60000, true, 60000},   {"i16", false, 0, true, -300},
+        {"i32", true, 7, true, 7},           {"u32", true, UINT32_MAX, true, (double)UINT32_MAX},
+        {"f32", false, 0, true, 0.5},        {"u64", true, UINT64_MAX, true, 18446744073709551616.0},
+        {"f64", false, 0, true, -1e300},     {"i64", false, 0, true, -9223372036854775808.0},
+        {"text", false, 0, false, 0},        {"yes", false, 0, false, 0},
         {"no such key", false, 0, false, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -406,7 +406,8 @@ static void test_damaged_headers(void **state)
         {"dims overflow", build_dims_overflow, SC_BAD_FILE, "tensor t has more weights than"},
         {"bytes overflow", build_bytes_overflow, SC_BAD_FILE, "tensor t has more bytes than"},
         {"negative dim", build_negative_dim, SC_BAD_FILE, "tensor t has more weights than"},
-        {"partial block", build_partial_block, SC_BAD_FILE, "tensor t is q4_k with rows of 32 weights, not a multiple of 256"},
+        {"partial block", build_partial_block, SC_BAD_FILE,
+         "tensor t is q4_k with rows of 32 weights, not a multiple of 256"},
         {"unaligned", build_unaligned_offset, SC_BAD_FILE, "tensor t does not begin at a multiple"},
         {"offset overflow", build_offset_overflow, SC_BAD_FILE, "tensor t ends beyond"},
         {"offset outside", build_offset_outside, SC_BAD_FILE, "it has 1120 bytes, tensor t ends at byte 1152"},
@@ -416,7 +417,8 @@ static void test_damaged_headers(void **state)
         {"big endian", build_big_endian, SC_UNSUPPORTED, "is a big-endian GGUF file"},
         {"many values", build_many_values, SC_BAD_FILE, "counts 1152921504606846976 metadata entries"},
         {"many tensors", build_many_tensors, SC_BAD_FILE, "counts 1000 tensors"},
-        {"terminal codes", build_terminal_codes, SC_BAD_FILE, "tensor \\x1b[31m\\xffred\\xe2\\x80\\xae has a dimension of 0"},
+        {"terminal codes", build_terminal_codes, SC_BAD_FILE,
+         "tensor \\x1b[31m\\xffred\\xe2\\x80\\xae has a dimension of 0"},
         {"split name", build_parts_without_number, SC_BAD_FILE, "is one of 3 parts of a split model, but its name"},
     };
 
@@ -527,7 +529,8 @@ static void test_damaged_split(void **state)
         assert_int_equal(e.code, SC_IO);
     }
     write_part(1, 1, 3, "another");
-    expect_failure("tensors missing", parts[0], SC_BAD_FILE, "the split model should have 13 tensors, its parts have 10");
+    expect_failure("tensors missing", parts[0], SC_BAD_FILE,
+                   "the split model should have 13 tensors, its parts have 10");
 
     for (uint16_t i = 0; i < 3; i++)
         write_part(i, i, 3, i == 2 ? "a" : "b");
@@ -599,16 +602,11 @@ static int remove_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_arrays),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_many_tensors),
-        cmocka_unit_test(test_damaged_headers),
-        cmocka_unit_test(test_not_a_model),
-        cmocka_unit_test(test_split),
-        cmocka_unit_test(test_damaged_split),
-        cmocka_unit_test(test_printable),
-        cmocka_unit_test(test_first_error_wins),
+        cmocka_unit_test(test_values),          cmocka_unit_test(test_arrays),
+        cmocka_unit_test(test_tensors),         cmocka_unit_test(test_many_tensors),
+        cmocka_unit_test(test_damaged_headers), cmocka_unit_test(test_not_a_model),
+        cmocka_unit_test(test_split),           cmocka_unit_test(test_damaged_split),
+        cmocka_unit_test(test_printable),       cmocka_unit_test(test_first_error_wins),
     };
     return cmocka_run_group_tests(tests, NULL, remove_files);
 }

@@ -70,9 +70,9 @@ static void test_half_to_float(void **state)
         uint16_t half;
         float value;
     } cases[] = {
-        {0x0000, 0.0f},       {0x8000, -0.0f},         {0x0001, 0x1p-24f},  {0x03FF, 0x1.FF8p-15f}, {0x0400, 0x1p-14f},
-        {0x3C00, 1.0f},       {0xBC01, -0x1.004p0f},   {0x7BFF, 65504.0f},  {0x7C00, INFINITY},     {0xFC00, -INFINITY},
-        {0x8001, -0x1p-24f},  {0x3555, 0x1.554p-2f},   {0x7E00, NAN},
+        {0x0000, 0.0f},      {0x8000, -0.0f},       {0x0001, 0x1p-24f}, {0x03FF, 0x1.FF8p-15f}, {0x0400, 0x1p-14f},
+        {0x3C00, 1.0f},      {0xBC01, -0x1.004p0f}, {0x7BFF, 65504.0f}, {0x7C00, INFINITY},     {0xFC00, -INFINITY},
+        {0x8001, -0x1p-24f}, {0x3555, 0x1.554p-2f}, {0x7E00, NAN},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         if (!same(sc_half_to_float(cases[i].half), cases[i].value))
