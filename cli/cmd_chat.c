@@ -130,7 +130,7 @@ static bool emit(void *user, const char *text, size_t size_bytes)
     char *last = user;
 
     *last = text[size_bytes - 1];
-    return output_write(text, size_bytes) && output_flush();
+    return output_model_text(text, size_bytes) && output_flush();
 }
 
 static enum next ask(struct talk *t, const struct text *line, bool *failed)
@@ -168,14 +168,15 @@ static enum next ask(struct talk *t, const struct text *line, bool *failed)
 static void greet(const struct talk *t)
 {
     struct sc_gguf_string name = engine_model_name(t->generator.engine);
+    const struct sc_device_info *device = sc_engine_device(t->generator.engine);
 
     if (sc_chat_note(t->chat))
         terminal_warning("%s", sc_chat_note(t->chat));
     if (terminal_input())
-        terminal_note("%.*s on %s, context of %" PRIu32 " tokens, template %s. /help lists the commands, Ctrl-D leaves.",
-                      name.size_bytes < 100 ? (int)name.size_bytes : 100, name.data,
-                      sc_engine_device(t->generator.engine)->name, sc_engine_n_ctx(t->generator.engine),
-                      sc_chat_template(t->chat));
+        terminal_note("%.*s on %s%s, context of %" PRIu32 " tokens, template %s. /help lists the commands, Ctrl-D leaves.",
+                      name.size_bytes < 100 ? (int)name.size_bytes : 100, name.data, device->name,
+                      device->kind == SC_DEVICE_CPU ? " (the CPU behind a Vulkan driver)" : "",
+                      sc_engine_n_ctx(t->generator.engine), sc_chat_template(t->chat));
 }
 
 static int converse(struct talk *t)

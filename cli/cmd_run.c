@@ -45,7 +45,7 @@ static bool emit(void *user, const char *text, size_t size_bytes)
     r->last = text[size_bytes - 1];
     if (r->o->json)
         return text_append(&r->text, text, size_bytes, &r->failure);
-    return output_write(text, size_bytes) && output_flush();
+    return output_model_text(text, size_bytes) && output_flush();
 }
 
 static void show_prompt(const struct run *r)
@@ -55,7 +55,7 @@ static void show_prompt(const struct run *r)
     if (o->json || o->no_display_prompt || !(o->display_prompt || terminal_output()))
         return;
     output_printf("%s", terminal_dim());
-    output_write(r->prompt.data ? r->prompt.data : "", r->prompt.size_bytes);
+    output_model_text(r->prompt.data ? r->prompt.data : "", r->prompt.size_bytes);
     output_printf("%s", terminal_normal());
     output_flush();
 }
@@ -117,6 +117,7 @@ static bool generate(struct run *r, struct generation *g, struct sc_error *e)
     if (!ok)
         return false;
     show_prompt(r);
+    g->continues = r->prompt.size_bytes > 0;
     ok = generator_write(&r->generator, g, e);
     if (r->failure.code)
         ok = sc_fail(e, r->failure.code, "%s", r->failure.text);

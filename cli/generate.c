@@ -172,7 +172,7 @@ static bool step(struct generator *g, struct generation *run, struct sc_decoder 
 
 bool generator_write(struct generator *g, struct generation *run, struct sc_error *e)
 {
-    struct sc_decoder decoder = {0};
+    struct sc_decoder decoder = {.started = run->continues};
     struct hold hold = {.stop = run->stop_text};
     char text[SC_DECODE_MAX_BYTES];
     size_t capacity = 0;

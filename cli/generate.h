@@ -33,6 +33,7 @@ struct generator {
 struct generation {
     int64_t max_tokens;   /* -1: no limit */
     bool ignore_eos;      /* end-of-text tokens cannot be chosen */
+    bool continues;       /* other text: a space before its first word belongs to it */
     const char *stop_text; /* ends the text and is not part of it; may be NULL */
     bool (*emit)(void *user, const char *text, size_t size_bytes); /* whole UTF-8 characters; false stops */
     void *user;

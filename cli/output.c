@@ -49,6 +49,22 @@ bool output_flush(void)
     return fflush(stdout) == 0 || failed();
 }
 
+bool output_model_text(const char *data, size_t size_bytes)
+{
+    if (!terminal_output())
+        return output_write(data, size_bytes);
+    for (size_t i = 0; i < size_bytes; i++) {
+        unsigned char c = (unsigned char)data[i];
+        bool is_c1 = c == 0xc2 && i + 1 < size_bytes && (unsigned char)data[i + 1] < 0xa0;
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f || is_c1)
+            output_write("\xef\xbf\xbd", 3);
+        else
+            output_write(data + i, 1);
+        i += is_c1;
+    }
+    return !failure;
+}
+
 void output_quoted(const char *data, size_t size_bytes, size_t max_characters)
 {
     for (size_t at = 0, n = 0; at < size_bytes; n++) {

@@ -17,6 +17,9 @@ bool output_write(const char *data, size_t size_bytes); /* false: nobody takes i
 bool output_printf(const char *format, ...) SC_PRINTF(1, 2);
 bool output_flush(void);
 
+/* Text from a model: as it is, but on a terminal without control characters, which could do anything there. */
+bool output_model_text(const char *data, size_t size_bytes);
+
 /* Control characters and broken UTF-8 as \n, \t, \x1b: safe on a terminal, one line. At most max_characters, then "...". */
 void output_quoted(const char *data, size_t size_bytes, size_t max_characters);
 

@@ -42,7 +42,9 @@ void report_print(const struct sc_engine *engine, const struct sc_stats *s)
     if (s->n_decode_tokens)
         snprintf(decode, sizeof decode, "decode: %" PRIu64 " tokens, %.2f t/s, %.2f GB/s", s->n_decode_tokens,
                  rate(s->n_decode_tokens, s->decode_seconds), gigabytes_per_second(engine, s));
-    terminal_note("%s%s%s", prefill, *prefill && *decode ? "; " : *prefill || *decode ? "" : "nothing was computed", decode);
+    const struct sc_device_info *device = sc_engine_device(engine);
+    terminal_note("%s%s%s; on %s%s", prefill, *prefill && *decode ? "; " : *prefill || *decode ? "" : "nothing was computed",
+                  decode, device->name, device->kind == SC_DEVICE_CPU ? ", which is the CPU behind a Vulkan driver" : "");
     print_experts(engine, s);
 }
 

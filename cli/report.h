@@ -7,7 +7,7 @@
 
 #include "scoria.h"
 
-/* One line of speeds on standard error, and one about the experts if any were looked up. */
+/* One line of speeds on standard error, with the device, and one about the experts if any were looked up. */
 void report_print(const struct sc_engine *engine, const struct sc_stats *s);
 
 /* Objects: "timings", "stats", "placement", "device". */
