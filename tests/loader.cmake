@@ -1,13 +1,10 @@
 # The loader's tests.
-scoria_test(test_types LIBS scoria_loader)
-target_compile_definitions(test_types PRIVATE SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")
-
-scoria_test(test_gguf SOURCES gguf_builder.c model_builder.c LIBS scoria_loader m)
-scoria_test(test_config SOURCES gguf_builder.c model_builder.c LIBS scoria_loader m)
-scoria_test(test_damage SOURCES gguf_builder.c model_builder.c load_everything.c LIBS scoria_loader m)
-
-scoria_test(test_allocation SOURCES gguf_builder.c model_builder.c load_everything.c failing_malloc.c LIBS scoria_loader m)
-target_link_options(test_allocation PRIVATE -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
+scoria_test(test_types LIBS scoria_loader DEFINITIONS SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")
+scoria_test(test_gguf SOURCES gguf_builder.c model_builder.c LIBS scoria_loader)
+scoria_test(test_config SOURCES gguf_builder.c model_builder.c LIBS scoria_loader)
+scoria_test(test_damage SOURCES gguf_builder.c model_builder.c load_everything.c LIBS scoria_loader)
+scoria_test(test_allocation SOURCES gguf_builder.c model_builder.c load_everything.c failing_malloc.c LIBS scoria_loader
+    LINK_OPTIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
 
 if(SCORIA_FUZZ)
     add_executable(fuzz_gguf fuzz_gguf.c load_everything.c)
