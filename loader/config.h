@@ -21,14 +21,17 @@ struct config {
     uint32_t n_experts;  /* 0: dense */
     uint32_t n_experts_used;
     uint32_t n_vocab;
-    uint32_t n_ctx_train; /* at most the sliding window, if the model has one: attention here looks at the whole context */
+    uint32_t
+        n_ctx_train; /* at most the sliding window, if the model has one: attention here looks at the whole context */
     float norm_eps;
 
-    /* rotary position embedding: dimension pair i of n_rot / 2 turns by pos * freq_scale * base^(-2i / n_rot) / factor[i] */
+    /* rotary position embedding: dimension pair i of n_rot / 2 turns by pos * freq_scale * base^(-2i / n_rot) /
+     * factor[i] */
     uint32_t n_rot; /* even, at most head_dim */
     float rope_base;
-    float rope_freq_scale;     /* 1, or 1 / factor of linear scaling */
-    const float *rope_factors; /* (n_rot / 2) of rope_freqs.weight, > 0; NULL: all 1. Borrows until the gguf is closed. */
+    float rope_freq_scale; /* 1, or 1 / factor of linear scaling */
+    const float
+        *rope_factors; /* (n_rot / 2) of rope_freqs.weight, > 0; NULL: all 1. Borrows until the gguf is closed. */
 };
 
 /* A matrix of rows x cols (a vector has 1 row), row after row in GGUF blocks. Borrows until the gguf is closed. */
@@ -58,9 +61,9 @@ struct layer_weights {
 };
 
 struct weights {
-    struct weight token_embd;  /* (n_vocab, n_embd) */
-    struct weight output_norm; /* (1, n_embd) f32 */
-    struct weight output;      /* (n_vocab, n_embd); the same bytes as token_embd when the embeddings are tied */
+    struct weight token_embd;     /* (n_vocab, n_embd) */
+    struct weight output_norm;    /* (1, n_embd) f32 */
+    struct weight output;         /* (n_vocab, n_embd); the same bytes as token_embd when the embeddings are tied */
     struct layer_weights *layers; /* (n_layers) */
 };
 
@@ -70,8 +73,8 @@ bool config_read(struct config *c, const struct sc_gguf *g, struct sc_error *e) 
 /*
  * Finds and checks every weight: presence, type, shape; columns a multiple of 16; no tensor that the forward pass would
  * silently ignore (a bias, an adapter): such a file is unsupported and the tensor is named. Both layouts of experts are
- * understood (fused ffn_gate_exps, and ffn_gate.3). weights_finish frees what init allocated; accepts a zeroed struct, and
- * init leaves one when it fails.
+ * understood (fused ffn_gate_exps, and ffn_gate.3). weights_finish frees what init allocated; accepts a zeroed struct,
+ * and init leaves one when it fails.
  */
 bool weights_init(struct weights *w, const struct config *c, const struct sc_gguf *g, struct sc_error *e) SC_CHECK;
 void weights_finish(struct weights *w);

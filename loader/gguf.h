@@ -2,9 +2,9 @@
 /*
  * A GGUF model as it lies on disk: metadata and tensors as views into read-only mappings of its files.
  *
- * Versions 2 and 3, little endian, one file or a split set ("name-00001-of-00003.gguf"; any member may be named). Nothing
- * in the file is trusted: after sc_gguf_open succeeded every view lies inside its mapping, every count and product has
- * been checked, names are unique, and every tensor's bytes are all there. Source: the GGUF specification
+ * Versions 2 and 3, little endian, one file or a split set ("name-00001-of-00003.gguf"; any member may be named).
+ * Nothing in the file is trusted: after sc_gguf_open succeeded every view lies inside its mapping, every count and
+ * product has been checked, names are unique, and every tensor's bytes are all there. Source: the GGUF specification
  * (docs/gguf.md of ggml).
  */
 #ifndef SCORIA_GGUF_H

@@ -9,22 +9,17 @@ size_t value_size(enum sc_gguf_value_type type)
     switch (type) {
     case SC_GGUF_U8:
     case SC_GGUF_I8:
-    case SC_GGUF_BOOL:
-        return 1;
+    case SC_GGUF_BOOL: return 1;
     case SC_GGUF_U16:
-    case SC_GGUF_I16:
-        return 2;
+    case SC_GGUF_I16: return 2;
     case SC_GGUF_U32:
     case SC_GGUF_I32:
-    case SC_GGUF_F32:
-        return 4;
+    case SC_GGUF_F32: return 4;
     case SC_GGUF_U64:
     case SC_GGUF_I64:
-    case SC_GGUF_F64:
-        return 8;
+    case SC_GGUF_F64: return 8;
     case SC_GGUF_STRING:
-    case SC_GGUF_ARRAY:
-        break;
+    case SC_GGUF_ARRAY: break;
     }
     return 0;
 }
@@ -34,33 +29,18 @@ static bool load_integer(enum sc_gguf_value_type type, const uint8_t *p, uint64_
 {
     int64_t i;
     switch (type) {
-    case SC_GGUF_U8:
-        i = p[0];
-        break;
-    case SC_GGUF_I8:
-        i = (int8_t)p[0];
-        break;
-    case SC_GGUF_U16:
-        i = load_u16(p);
-        break;
-    case SC_GGUF_I16:
-        i = (int16_t)load_u16(p);
-        break;
-    case SC_GGUF_U32:
-        i = load_u32(p);
-        break;
-    case SC_GGUF_I32:
-        i = (int32_t)load_u32(p);
-        break;
+    case SC_GGUF_U8: i = p[0]; break;
+    case SC_GGUF_I8: i = (int8_t)p[0]; break;
+    case SC_GGUF_U16: i = load_u16(p); break;
+    case SC_GGUF_I16: i = (int16_t)load_u16(p); break;
+    case SC_GGUF_U32: i = load_u32(p); break;
+    case SC_GGUF_I32: i = (int32_t)load_u32(p); break;
     case SC_GGUF_U64:
         *bits = load_u64(p);
         *negative = false;
         return true;
-    case SC_GGUF_I64:
-        i = (int64_t)load_u64(p);
-        break;
-    default:
-        return false;
+    case SC_GGUF_I64: i = (int64_t)load_u64(p); break;
+    default: return false;
     }
     *bits = (uint64_t)i;
     *negative = i < 0;

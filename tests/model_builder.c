@@ -76,30 +76,22 @@ static void put_block_scales(uint8_t *b, enum sc_type type, float sigma, uint64_
     float jitter = 0.8f + 0.4f * (float)random_below(state, 1024) / 1024;
     float s = sigma * jitter;
     switch (type) {
-    case SC_Q4_0:
-        put_half(b, s / 4.61f);
-        break;
+    case SC_Q4_0: put_half(b, s / 4.61f); break;
     case SC_Q4_1:
         put_half(b, s / 4.61f);
         put_half(b + 2, s / 4.61f * -7.5f);
         break;
-    case SC_Q5_0:
-        put_half(b, s / 9.23f);
-        break;
+    case SC_Q5_0: put_half(b, s / 9.23f); break;
     case SC_Q5_1:
         put_half(b, s / 9.23f);
         put_half(b + 2, s / 9.23f * -15.5f);
         break;
-    case SC_Q8_0:
-        put_half(b, s / 73.9f);
-        break;
+    case SC_Q8_0: put_half(b, s / 73.9f); break;
     case SC_Q2_K:
         put_half(b + 80, s / 1.75f / 8);
         put_half(b + 82, s / 1.75f / 8 * 1.5f);
         break;
-    case SC_Q3_K:
-        put_half(b + 108, s / 2.3f / 18.5f);
-        break;
+    case SC_Q3_K: put_half(b + 108, s / 2.3f / 18.5f); break;
     case SC_Q4_K:
         put_half(b, s / 4.61f / 52);
         put_half(b + 2, s / 4.61f / 52 * 7.5f);
@@ -110,19 +102,12 @@ static void put_block_scales(uint8_t *b, enum sc_type type, float sigma, uint64_
         put_half(b + 2, s / 9.23f / 53 * 15.5f);
         put_scales(b + 4, state);
         break;
-    case SC_Q6_K:
-        put_half(b + 208, s / 18.5f / 73.9f);
-        break;
-    case SC_IQ4_NL:
-        put_half(b, s / 67.4f);
-        break;
-    case SC_IQ4_XS:
-        put_half(b, s / 67.4f / 18.5f);
-        break;
+    case SC_Q6_K: put_half(b + 208, s / 18.5f / 73.9f); break;
+    case SC_IQ4_NL: put_half(b, s / 67.4f); break;
+    case SC_IQ4_XS: put_half(b, s / 67.4f / 18.5f); break;
     case SC_F32:
     case SC_F16:
-    case SC_BF16:
-        break;
+    case SC_BF16: break;
     }
 }
 
