@@ -252,7 +252,10 @@ static void (*const turns[N_TEMPLATES])(struct builder *, const struct sc_messag
 
 /* The template itself begins with BOS, whatever add_bos_token says. */
 static const bool writes_bos[N_TEMPLATES] = {
-    [MISTRAL_V1] = true, [MISTRAL_V3] = true, [MISTRAL_V7] = true, [LLAMA2] = true,
+    [MISTRAL_V1] = true,
+    [MISTRAL_V3] = true,
+    [MISTRAL_V7] = true,
+    [LLAMA2] = true,
 };
 
 static bool check_order(const struct sc_message *messages, size_t n_messages, struct sc_error *e)

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MAX_STREAMS = 512 };
+enum { MAX_STREAMS = 512, MAX_GROUPS = 65535 };
 
 bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e)
 {
@@ -89,6 +89,11 @@ void commands_dispatch(struct commands *c, enum kernel kernel, const void *args,
     struct gpu *gpu = c->gpu;
     if (c->error.code || x == 0 || y == 0 || z == 0 || !gpu_prepare_kernel(gpu, kernel, &c->error))
         return;
+    if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
+        sc_fail(&c->error, SC_UNSUPPORTED, "the kernel %s would take more workgroups than every device has",
+                kernel_infos[kernel].name);
+        return;
+    }
     order(c, accesses, n_accesses);
     gpu->vk.vkCmdBindPipeline(c->buffer, VK_PIPELINE_BIND_POINT_COMPUTE, gpu->pipelines[kernel]);
     gpu->vk.vkCmdPushConstants(c->buffer, gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, kernel_infos[kernel].args_size_bytes,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gpu.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Device memory is handed out in pages: what a buffer really takes. */
@@ -11,15 +12,17 @@ uint64_t buffer_footprint(uint64_t size_bytes)
     return (size_bytes + BUFFER_PADDING_BYTES + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-/* The first allowed memory type with the properties wanted, on the largest heap among those. */
-static uint32_t memory_type(const struct gpu *gpu, uint32_t allowed, VkMemoryPropertyFlags wanted)
+/* The allowed memory type on the largest heap that has all of `wanted` and none of `unwanted`; UINT32_MAX: there is none. */
+static uint32_t memory_type(const struct gpu *gpu, uint32_t allowed, VkMemoryPropertyFlags wanted,
+                            VkMemoryPropertyFlags unwanted)
 {
     uint32_t best = UINT32_MAX;
     VkDeviceSize best_size = 0;
     for (uint32_t i = 0; i < gpu->memory.memoryTypeCount; i++) {
         const VkMemoryType *type = &gpu->memory.memoryTypes[i];
         const VkDeviceSize size = gpu->memory.memoryHeaps[type->heapIndex].size;
-        if (!(allowed >> i & 1) || (type->propertyFlags & wanted) != wanted || size <= best_size)
+        if (!(allowed >> i & 1) || (type->propertyFlags & wanted) != wanted || (type->propertyFlags & unwanted) ||
+            size <= best_size)
             continue;
         best = i;
         best_size = size;
@@ -27,27 +30,29 @@ static uint32_t memory_type(const struct gpu *gpu, uint32_t allowed, VkMemoryPro
     return best;
 }
 
+/* Mapped memory had better not be the device's own: what the processor sees of that may be a small window. */
 static uint32_t choose_type(const struct gpu *gpu, uint32_t allowed, enum memory_kind kind)
 {
+    const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
     const VkMemoryPropertyFlags mapped = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
-    uint32_t type;
-    switch (kind) {
-    case MEMORY_DEVICE:
-        type = memory_type(gpu, allowed, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT);
-        return type != UINT32_MAX ? type : memory_type(gpu, allowed, 0);
-    case MEMORY_READBACK:
-        type = memory_type(gpu, allowed, mapped | VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
-        if (type != UINT32_MAX)
-            return type;
-        break;
-    case MEMORY_UPLOAD:
-        break;
-    }
-    return memory_type(gpu, allowed, mapped);
+    const VkMemoryPropertyFlags cached = mapped | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    const struct {
+        VkMemoryPropertyFlags wanted, unwanted;
+    } preferences[][4] = {
+        [MEMORY_DEVICE] = {{local, 0}, {0, 0}, {0, 0}, {0, 0}},
+        [MEMORY_UPLOAD] = {{mapped, local}, {mapped, 0}, {mapped, 0}, {mapped, 0}},
+        [MEMORY_READBACK] = {{cached, local}, {cached, 0}, {mapped, local}, {mapped, 0}},
+    };
+    uint32_t type = UINT32_MAX;
+    for (uint32_t i = 0; i < 4 && type == UINT32_MAX; i++)
+        type = memory_type(gpu, allowed, preferences[kind][i].wanted, preferences[kind][i].unwanted);
+    return type;
 }
 
-static bool create(struct gpu *gpu, struct buffer *b, enum memory_kind kind, const char *what, struct sc_error *e)
+static bool create(struct gpu *gpu, struct buffer *b, enum memory_kind kind, const char *name, struct sc_error *e)
 {
+    char what[128];
+    snprintf(what, sizeof(what), "allocate memory for %s", name);
     VkBufferCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = b->size_bytes + BUFFER_PADDING_BYTES,
@@ -62,7 +67,7 @@ static bool create(struct gpu *gpu, struct buffer *b, enum memory_kind kind, con
     gpu->vk.vkGetBufferMemoryRequirements(gpu->device, b->handle, &needs);
     const uint32_t type = choose_type(gpu, needs.memoryTypeBits, kind);
     if (type == UINT32_MAX)
-        return sc_fail(e, SC_UNSUPPORTED, "%s has no memory for %s", gpu->info.name, what);
+        return sc_fail(e, SC_UNSUPPORTED, "%s has no memory for %s", gpu->info.name, name);
     VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
                                        .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
     VkMemoryAllocateInfo allocate = {

@@ -39,6 +39,19 @@ static uint32_t groups(uint64_t n, uint32_t size)
     return (uint32_t)((n + size - 1) / size);
 }
 
+/* One dimension of a dispatch holds at least 65535 workgroups and often no more: spreads n over x and z. */
+enum { MAX_GROUPS = 32768 };
+
+static uint32_t spread_x(uint32_t n)
+{
+    return n < MAX_GROUPS ? n : MAX_GROUPS;
+}
+
+static uint32_t spread_z(uint32_t n)
+{
+    return groups(n, MAX_GROUPS);
+}
+
 /* Shapes are ours, not the file's: the loader has checked those. A wrong one is a bug, and asserts may be compiled out. */
 static bool shapes_fit(struct commands *c, bool fit, const char *op)
 {
@@ -90,7 +103,8 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
     if (x.rows == 1) {
         struct matvec_args args = {.w = w.address, .x = x.address, .y = y.address, .rows = w.rows, .cols = w.cols,
                                    .x_div = 1, .accumulate = accumulate};
-        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, matvec_groups(c, w.rows), 1, 1, reads(x), writes(y));
+        const uint32_t n = matvec_groups(c, w.rows);
+        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
     } else {
         struct matmul_args args = {.w = w.address, .x = x.address, .y = y.address, .rows = w.rows, .cols = w.cols,
                                    .n = x.rows, .x_div = 1, .accumulate = accumulate};
@@ -184,8 +198,9 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
     if (n == 1) {
         struct matvec_args args = {.experts = w.slots, .ids = r.ids.address, .x = x.address, .y = y.address,
                                    .w_offset = w.offset, .rows = w.rows, .cols = w.cols, .x_div = x_div};
-        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, matvec_groups(c, w.rows), n_pairs, 1, reads(x), reads(r.ids),
-                 writes(y));
+        const uint32_t n_groups = matvec_groups(c, w.rows);
+        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups), reads(x),
+                 reads(r.ids), writes(y));
     } else {
         struct matmul_args args = {.experts = w.slots, .first = r.first.address, .pairs = r.pairs.address, .x = x.address,
                                    .y = y.address, .w_offset = w.offset, .rows = w.rows, .cols = w.cols, .x_div = x_div};
@@ -199,7 +214,8 @@ void op_silu_mul(struct commands *c, struct tensor gate, struct tensor up)
     if (!shapes_fit(c, gate.rows == up.rows && gate.cols == up.cols, "op_silu_mul"))
         return;
     struct silu_mul_args args = {.gate = gate.address, .up = up.address, .n = gate.rows * gate.cols};
-    DISPATCH(c, KERNEL_SILU_MUL, &args, groups(args.n, WORKGROUP), 1, 1, reads(up), writes(gate));
+    const uint32_t n = groups(args.n, WORKGROUP);
+    DISPATCH(c, KERNEL_SILU_MUL, &args, spread_x(n), 1, spread_z(n), reads(up), writes(gate));
 }
 
 void op_combine(struct commands *c, struct tensor x, struct tensor y, struct routing r)

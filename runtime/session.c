@@ -3,7 +3,7 @@
  * A session evaluates tokens in steps: one step is one pass of up to n_batch tokens through all layers. Its commands are a
  * stream per layer boundary, because the host may have to fetch experts there:
  *
- *     streams[0]: inputs, embed, attention 0 | streams[1]: experts 0, attention 1 | ... | streams[L]: experts L - 1
+ *     streams[0]: inputs, embed, attention 0 | [1]: experts 0, attention 1 | ... | [L]: experts L - 1 | [L + 1]: logits
  *
  * With every expert in a slot the host never comes in between and the streams follow each other at once. The streams of
  * single tokens are recorded once and replayed for ever; those of a batch are replayed as long as its size stays.
@@ -19,7 +19,7 @@
 /* The recorded step of n tokens. */
 struct recording {
     uint32_t n;               /* 0: nothing is recorded */
-    struct commands *streams; /* (n_layers + 1) */
+    struct commands *streams; /* (n_layers + 2), the last one the logits of a single token */
 };
 
 struct sc_session {
@@ -27,10 +27,8 @@ struct sc_session {
     struct session_memory memory;
     double *frequencies; /* (n_rot / 2) what a pair turns by per position, in radians */
     struct recording single, batch;
-    struct commands **stream_list; /* (n_layers + 1) scratch of run_resident */
+    struct commands **list;        /* (n_layers + 2) scratch */
     struct commands output;        /* logits of some tokens of a batch, recorded when asked for */
-    struct commands single_output; /* of a single token, recorded once */
-    bool single_output_recorded;
     struct commands wave;          /* a layer's experts, when a batch chose more than there are slots */
     uint64_t submitted;            /* the last submit, to wait for */
     uint32_t n_past;
@@ -41,8 +39,8 @@ static bool init_tables(struct sc_session *s, struct sc_error *e)
 {
     const struct config *c = &s->engine->config;
     s->frequencies = calloc(c->n_rot / 2 + 1, sizeof(*s->frequencies));
-    s->stream_list = calloc(c->n_layers + 1, sizeof(struct commands *));
-    if (!s->frequencies || !s->stream_list)
+    s->list = calloc(c->n_layers + 2, sizeof(struct commands *));
+    if (!s->frequencies || !s->list)
         return sc_fail_memory(e, "the session");
     for (uint32_t i = 0; i < c->n_rot / 2; i++)
         s->frequencies[i] = (double)c->rope_freq_scale * pow((double)c->rope_base, -2.0 * i / c->n_rot) /
@@ -52,7 +50,7 @@ static bool init_tables(struct sc_session *s, struct sc_error *e)
 
 static bool init_recording(struct sc_session *s, struct recording *r, struct sc_error *e)
 {
-    const uint32_t n = s->engine->config.n_layers + 1;
+    const uint32_t n = s->engine->config.n_layers + 2;
     r->streams = calloc(n, sizeof(*r->streams));
     if (!r->streams)
         return sc_fail_memory(e, "the session");
@@ -64,7 +62,7 @@ static bool init_recording(struct sc_session *s, struct recording *r, struct sc_
 
 static void finish_recording(struct sc_session *s, struct recording *r)
 {
-    for (uint32_t i = 0; r->streams && i <= s->engine->config.n_layers; i++)
+    for (uint32_t i = 0; r->streams && i < s->engine->config.n_layers + 2; i++)
         commands_finish(&r->streams[i]);
     free(r->streams);
 }
@@ -80,8 +78,7 @@ struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *
     const struct sc_engine_params *p = &engine->params;
     if (!session_memory_init(&s->memory, engine->gpu, &engine->config, p->n_ctx, p->n_batch, p->kv_type, e) ||
         !init_tables(s, e) || !init_recording(s, &s->single, e) || !init_recording(s, &s->batch, e) ||
-        !commands_init(&s->output, engine->gpu, e) || !commands_init(&s->single_output, engine->gpu, e) ||
-        !commands_init(&s->wave, engine->gpu, e)) {
+        !commands_init(&s->output, engine->gpu, e) || !commands_init(&s->wave, engine->gpu, e)) {
         sc_session_destroy(s);
         return NULL;
     }
@@ -97,11 +94,10 @@ void sc_session_destroy(struct sc_session *s)
     finish_recording(s, &s->single);
     finish_recording(s, &s->batch);
     commands_finish(&s->output);
-    commands_finish(&s->single_output);
     commands_finish(&s->wave);
     session_memory_finish(&s->memory);
     free(s->frequencies);
-    free(s->stream_list);
+    free(s->list);
     free(s);
 }
 
@@ -137,6 +133,13 @@ static bool record(struct sc_session *s, struct recording *r, uint32_t n, struct
         }
         if (l < n_layers)
             forward_attention(c, m, a, memory->kv[l], l, n);
+        if (!commands_end(c, e))
+            return false;
+    }
+    if (n == 1) {
+        struct commands *c = &r->streams[n_layers + 1];
+        commands_begin(c, true);
+        forward_output(c, m, a, 0, 1);
         if (!commands_end(c, e))
             return false;
     }
@@ -201,67 +204,67 @@ static bool fetch_experts(struct sc_session *s, uint32_t layer, uint32_t n, stru
     return true;
 }
 
-static bool run_staged(struct sc_session *s, const struct recording *r, struct sc_error *e)
+/* The streams one by one, the host fetching the experts that each layer chose. */
+static bool run_staged(struct sc_session *s, const struct recording *r, uint32_t n_streams, struct sc_error *e)
 {
-    const uint32_t n_layers = s->engine->config.n_layers;
-    for (uint32_t l = 0; l <= n_layers; l++) {
-        struct commands *stream = &r->streams[l];
-        if (!submit(s, &stream, 1, e))
+    for (uint32_t i = 0; i < n_streams; i++) {
+        if (!submit(s, &s->list[i], 1, e))
             return false;
-        if (l == n_layers)
-            break;
+        if (i >= s->engine->config.n_layers)
+            continue;
         const double start = clock_seconds();
         if (!wait(s, e))
             return false;
         s->stats.wait_seconds += clock_seconds() - start;
-        if (!fetch_experts(s, l, r->n, e))
+        if (!fetch_experts(s, i, r->n, e))
             return false;
     }
     return true;
 }
 
-/* All streams without the host: a single token's in one submit, a batch's one by one so that no submit runs for long. */
-static bool run_resident(struct sc_session *s, const struct recording *r, struct sc_error *e)
+/* The streams without the host: a single token's in one submit, a batch's one by one so that no submit runs for long. */
+static bool run_resident(struct sc_session *s, const struct recording *r, uint32_t n_streams, struct sc_error *e)
 {
-    const uint32_t n = s->engine->config.n_layers + 1;
-    struct commands **streams = s->stream_list;
-    for (uint32_t l = 0; l < n; l++)
-        streams[l] = &r->streams[l];
     if (r->n == 1)
-        return submit(s, streams, n, e);
-    for (uint32_t l = 0; l < n; l++)
-        if (!submit(s, &streams[l], 1, e))
+        return submit(s, s->list, n_streams, e);
+    for (uint32_t i = 0; i < n_streams; i++)
+        if (!submit(s, &s->list[i], 1, e))
             return false;
     return true;
 }
 
-/* Computes n tokens at n_past. The device may still be at it when this returns. */
-static bool step(struct sc_session *s, const sc_token *tokens, uint32_t n, struct sc_error *e)
+/*
+ * Computes n tokens at n_past, and with_logits of a single one its logits too. The device may still be at it when this
+ * returns.
+ */
+static bool step(struct sc_session *s, const sc_token *tokens, uint32_t n, bool with_logits, struct sc_error *e)
 {
     struct recording *r = n == 1 ? &s->single : &s->batch;
     const struct sc_engine *engine = s->engine;
     if (!wait(s, e) || !record(s, r, n, e))
         return false;
     fill_inputs(s, tokens, n);
-    return engine->config.n_experts && !experts_are_resident(&engine->model.experts) ? run_staged(s, r, e)
-                                                                                     : run_resident(s, r, e);
+    const uint32_t n_streams = engine->config.n_layers + 1 + (n == 1 && with_logits ? 1 : 0);
+    for (uint32_t i = 0; i < n_streams; i++)
+        s->list[i] = &r->streams[i];
+    const bool staged = engine->config.n_experts && !experts_are_resident(&engine->model.experts);
+    return (staged ? run_staged : run_resident)(s, r, n_streams, e);
 }
 
-/* Computes the logits of the step's n tokens from `first` on and waits for them. */
+/* Waits for the logits of the step's n tokens from `first` on; those of a batch are computed now. */
 static bool read_logits(struct sc_session *s, uint32_t n_step, uint32_t first, uint32_t n, float *logits, struct sc_error *e)
 {
     const uint32_t n_vocab = s->engine->config.n_vocab;
     for (uint32_t done = 0; done < n;) {
         const uint32_t left = n - done, rows = left < s->memory.n_logit_rows ? left : s->memory.n_logit_rows;
-        struct commands *c = n_step == 1 ? &s->single_output : &s->output;
-        if (n_step > 1 || !s->single_output_recorded) {
-            commands_begin(c, n_step == 1);
+        if (n_step > 1) {
+            struct commands *c = &s->output;
+            commands_begin(c, false);
             forward_output(c, &s->engine->model, &s->memory.a, first + done, rows);
-            if (!commands_end(c, e))
+            if (!commands_end(c, e) || !submit(s, &c, 1, e))
                 return false;
-            s->single_output_recorded |= n_step == 1;
         }
-        if (!submit(s, &c, 1, e) || !wait(s, e))
+        if (!wait(s, e))
             return false;
         memcpy(logits + (size_t)done * n_vocab, s->memory.logits, (size_t)rows * n_vocab * sizeof(float));
         done += rows;
@@ -288,9 +291,10 @@ static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, 
     for (size_t done = 0; done < n_tokens;) {
         const size_t left = n_tokens - done;
         const uint32_t n = left < p->n_batch ? (uint32_t)left : p->n_batch;
-        if (!step(s, tokens + done, n, e))
+        const bool wants_logits = done + n > first_logit;
+        if (!step(s, tokens + done, n, wants_logits, e))
             return false;
-        if (done + n > first_logit) {
+        if (wants_logits) {
             const size_t from = done > first_logit ? done : first_logit;
             if (!read_logits(s, n, (uint32_t)(from - done), (uint32_t)(done + n - from),
                              logits + (from - first_logit) * s->engine->config.n_vocab, e))
@@ -350,7 +354,7 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
     stats->wait_seconds = s->stats.wait_seconds + s->engine->upload.wait_seconds;
     stats->n_submits = s->engine->gpu->n_submits - s->stats.n_submits;
     stats->n_dispatches = stats->n_barriers = 0;
-    for (uint32_t l = 0; s->single.n && l <= s->engine->config.n_layers; l++) {
+    for (uint32_t l = 0; s->single.n && l < s->engine->config.n_layers + 2; l++) {
         stats->n_dispatches += s->single.streams[l].n_dispatches;
         stats->n_barriers += s->single.streams[l].n_barriers;
     }

@@ -25,4 +25,7 @@ uvec2 address_add(uvec2 base, uint bytes)
     return uvec2(low, base.y + carry);
 }
 
+/* The number of a workgroup in a row of more than a dimension may hold: ops.c spreads it over x and z. */
+uint linear_workgroup() { return gl_WorkGroupID.z * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
+
 bool address_is_null(uvec2 a) { return (a.x | a.y) == 0; }

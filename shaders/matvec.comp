@@ -19,7 +19,7 @@ shared float partial[64 * ROWS];
 void main()
 {
     const uint tid = gl_LocalInvocationID.x, lane = tid % LANES, i = gl_WorkGroupID.y;
-    const uint first_row = (gl_WorkGroupID.x * (64 / LANES) + tid / LANES) * ROWS;
+    const uint first_row = (linear_workgroup() * (64 / LANES) + tid / LANES) * ROWS;
 
     uvec2 w = a.w;
     if (!address_is_null(a.experts)) {

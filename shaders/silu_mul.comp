@@ -9,7 +9,7 @@ layout(push_constant) uniform Args { silu_mul_args a; };
 
 void main()
 {
-    const uint i = gl_GlobalInvocationID.x;
+    const uint i = linear_workgroup() * 64 + gl_LocalInvocationID.x;
     if (i >= a.n)
         return;
     FloatsOut gate = FloatsOut(a.gate);
