@@ -13,7 +13,16 @@
 #include "table.h"
 #include "terminal.h"
 
-enum { COLUMN_MODEL, COLUMN_SIZE, COLUMN_PARAMS, COLUMN_DEVICE, COLUMN_TEST, COLUMN_SPEED, COLUMN_BANDWIDTH, N_COLUMNS };
+enum {
+    COLUMN_MODEL,
+    COLUMN_SIZE,
+    COLUMN_PARAMS,
+    COLUMN_DEVICE,
+    COLUMN_TEST,
+    COLUMN_SPEED,
+    COLUMN_BANDWIDTH,
+    N_COLUMNS
+};
 enum { CELL_SIZE = 300 };
 
 struct bench {
@@ -24,7 +33,7 @@ struct bench {
     float *logits;    /* (n_vocab) */
     enum option_format format;
     struct column columns[N_COLUMNS];
-    json_t *list; /* of results, for JSON */
+    json_t *list;           /* of results, for JSON */
     size_t n_done, n_total; /* runs of a test */
 };
 
@@ -116,19 +125,27 @@ static json_t *to_json(const struct bench *b, const struct result *r)
     for (int64_t i = 0; i < b->o->repetitions; i++)
         json_array_append_new(samples, json_number((double)r->n / r->seconds[i]));
     sc_session_stats(b->session, &s);
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:I, s:I, s:s, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I}",
-                     "model_filename", json_text(b->o->model, strlen(b->o->model)), "model_name",
-                     json_text(name.data, name.size_bytes), "model_size",
-                     json_count(sc_gguf_size_bytes(sc_engine_gguf(b->engine))), "model_n_params",
-                     json_count(sc_engine_n_parameters(b->engine, false)), "device",
-                     json_text(device->name, strlen(device->name)), "driver", json_text(device->driver, strlen(device->driver)),
-                     "test", r->is_prompt ? "pp" : "tg", "n_prompt", (json_int_t)(r->is_prompt ? r->n : 0), "n_gen",
-                     (json_int_t)(r->is_prompt ? 0 : r->n), "n_ubatch", (json_int_t)sc_engine_n_batch(b->engine), "type_k",
-                     b->o->kv == SC_KV_F32 ? "f32" : "f16", "n_runs", (json_int_t)b->o->repetitions, "avg_ts",
-                     json_number(mean), "stddev_ts", json_number(deviation), "gb_per_s",
-                     r->is_prompt ? json_null() : json_number(gigabytes(b, mean)), "samples_ts", samples, "expert_hits",
-                     (json_int_t)s.expert_hits, "expert_misses", (json_int_t)s.expert_misses, "n_slots",
-                     (json_int_t)p->n_slots, "n_experts_total", (json_int_t)p->n_experts_total);
+    json_t *result = json_object();
+    json_put(result, "model_filename", json_word(b->o->model));
+    json_put(result, "model_name", json_text(name.data, name.size_bytes));
+    json_put(result, "model_size", json_count(sc_gguf_size_bytes(sc_engine_gguf(b->engine))));
+    json_put(result, "model_n_params", json_count(sc_engine_n_parameters(b->engine, false)));
+    json_put(result, "device", json_word(device->name));
+    json_put(result, "driver", json_word(device->driver));
+    json_put(result, "test", json_word(r->is_prompt ? "pp" : "tg"));
+    json_put(result, "n_prompt", json_count(r->is_prompt ? r->n : 0));
+    json_put(result, "n_gen", json_count(r->is_prompt ? 0 : r->n));
+    json_put(result, "n_ubatch", json_count(sc_engine_n_batch(b->engine)));
+    json_put(result, "type_kv", json_word(b->o->kv == SC_KV_F32 ? "f32" : "f16"));
+    json_put(result, "avg_ts", json_number(mean));
+    json_put(result, "stddev_ts", json_number(deviation));
+    json_put(result, "samples_ts", samples);
+    json_put(result, "gb_per_s", r->is_prompt ? json_null() : json_number(gigabytes(b, mean)));
+    json_put(result, "expert_hits", json_count(s.expert_hits));
+    json_put(result, "expert_misses", json_count(s.expert_misses));
+    json_put(result, "n_slots", json_count(p->n_slots));
+    json_put(result, "n_experts_total", json_count(p->n_experts_total));
+    return result;
 }
 
 static void report(struct bench *b, const struct result *r)
@@ -200,15 +217,19 @@ static size_t longest_of(const struct integers *a, size_t longest, size_t *n_tes
 static int run(const struct options *o)
 {
     int64_t prompt_default = 512, generate_default = 128;
-    const struct integers prompt = o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
+    const struct integers prompt =
+        o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
     const struct integers generate =
         o->given[OPTION_BENCH_GENERATE] ? o->bench_generate : (struct integers){&generate_default, 1};
     struct bench b = {
         .o = o,
         .format = o->json ? FORMAT_JSON : (enum option_format)o->format,
-        .columns = {[COLUMN_MODEL] = {"model", 0, false},      [COLUMN_SIZE] = {"size", 10, true},
-                    [COLUMN_PARAMS] = {"params", 8, true},     [COLUMN_DEVICE] = {"device", 0, false},
-                    [COLUMN_TEST] = {"test", 7, true},         [COLUMN_SPEED] = {"t/s", 16, true},
+        .columns = {[COLUMN_MODEL] = {"model", 0, false},
+                    [COLUMN_SIZE] = {"size", 10, true},
+                    [COLUMN_PARAMS] = {"params", 8, true},
+                    [COLUMN_DEVICE] = {"device", 0, false},
+                    [COLUMN_TEST] = {"test", 7, true},
+                    [COLUMN_SPEED] = {"t/s", 16, true},
                     [COLUMN_BANDWIDTH] = {"GB/s", 7, true}},
     };
     struct sc_error e = {0};
@@ -246,8 +267,9 @@ const struct command command_bench = {
     .name = "bench",
     .summary = "measure the speed of prefill (pp) and generation (tg)",
     .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [FLAGS]",
-    .details = "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
-               "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s.\n",
+    .details =
+        "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
+        "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

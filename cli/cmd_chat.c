@@ -87,8 +87,9 @@ static bool slash_help(struct talk *t, const char *argument, struct sc_error *e)
     (void)t, (void)argument, (void)e;
     for (size_t i = 0; i < N_ELEMENTS(slashes); i++)
         terminal_note("%-8s %-5s %s", slashes[i].name, slashes[i].argument ? slashes[i].argument : "", slashes[i].help);
-    terminal_note("A line that ends in \\ goes on in the next. Ctrl-C stops an answer. A question that begins with / needs a "
-                  "space before it.");
+    terminal_note(
+        "A line that ends in \\ goes on in the next. Ctrl-C stops an answer. A question that begins with / needs a "
+        "space before it.");
     return true;
 }
 
@@ -173,7 +174,8 @@ static void greet(const struct talk *t)
     if (sc_chat_note(t->chat))
         terminal_warning("%s", sc_chat_note(t->chat));
     if (terminal_input())
-        terminal_note("%.*s on %s%s, context of %" PRIu32 " tokens, template %s. /help lists the commands, Ctrl-D leaves.",
+        terminal_note("%.*s on %s%s, context of %" PRIu32
+                      " tokens, template %s. /help lists the commands, Ctrl-D leaves.",
                       name.size_bytes < 100 ? (int)name.size_bytes : 100, name.data, device->name,
                       device->kind == SC_DEVICE_CPU ? " (the CPU behind a Vulkan driver)" : "",
                       sc_engine_n_ctx(t->generator.engine), sc_chat_template(t->chat));
@@ -223,17 +225,18 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL, OPTION_SYSTEM, OPTION_TEMPLATE, OPTION_PREDICT, OPTION_CONTEXT, OPTIONS_SAMPLING, OPTIONS_ENGINE,
-    OPTION_LOG_LEVEL,
+    OPTION_MODEL,   OPTION_SYSTEM,    OPTION_TEMPLATE, OPTION_PREDICT,
+    OPTION_CONTEXT, OPTIONS_SAMPLING, OPTIONS_ENGINE,  OPTION_LOG_LEVEL,
 };
 
 const struct command command_chat = {
     .name = "chat",
     .summary = "talk with a model",
     .usage = "-m MODEL [FLAGS]",
-    .details = "On a terminal lines can be edited, and the history is kept in $XDG_STATE_HOME/scoria. Ctrl-C stops an answer\n"
-               "or clears the line, Ctrl-D leaves, /help lists more commands. From a pipe every line is a question.\n"
-               "When the context is full, the oldest questions and answers are forgotten.\n",
+    .details =
+        "On a terminal lines can be edited, and the history is kept in $XDG_STATE_HOME/scoria. Ctrl-C stops an answer\n"
+        "or clears the line, Ctrl-D leaves, /help lists more commands. From a pipe every line is a question.\n"
+        "When the context is full, the oldest questions and answers are forgotten.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

@@ -11,15 +11,25 @@
 #include "table.h"
 #include "terminal.h"
 
-enum { COLUMN_INDEX, COLUMN_NAME, COLUMN_KIND, COLUMN_MEMORY, COLUMN_FREE, COLUMN_VULKAN, COLUMN_SUBGROUP, COLUMN_KERNELS,
-       N_COLUMNS };
+enum {
+    COLUMN_INDEX,
+    COLUMN_NAME,
+    COLUMN_KIND,
+    COLUMN_MEMORY,
+    COLUMN_FREE,
+    COLUMN_VULKAN,
+    COLUMN_SUBGROUP,
+    COLUMN_KERNELS,
+    N_COLUMNS
+};
 enum { CELL_SIZE = 300 };
 
 static const char *kind(const struct sc_device_info *d)
 {
     static const char *const kinds[] = {
-        [SC_DEVICE_OTHER] = "other",     [SC_DEVICE_INTEGRATED] = "integrated", [SC_DEVICE_DISCRETE] = "discrete",
-        [SC_DEVICE_VIRTUAL] = "virtual", [SC_DEVICE_CPU] = "cpu",
+        [SC_DEVICE_OTHER] = "other",       [SC_DEVICE_INTEGRATED] = "integrated",
+        [SC_DEVICE_DISCRETE] = "discrete", [SC_DEVICE_VIRTUAL] = "virtual",
+        [SC_DEVICE_CPU] = "cpu",
     };
     return kinds[d->kind];
 }
@@ -61,9 +71,9 @@ static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct sc_device_info *
 static void print_table(const struct sc_device_info *devices, size_t n)
 {
     struct column columns[N_COLUMNS] = {
-        [COLUMN_INDEX] = {"index", 0, true},   [COLUMN_NAME] = {"name", 0, false},
-        [COLUMN_KIND] = {"kind", 0, false},    [COLUMN_MEMORY] = {"memory", 0, true},
-        [COLUMN_FREE] = {"free", 0, true},     [COLUMN_VULKAN] = {"vulkan", 0, false},
+        [COLUMN_INDEX] = {"index", 0, true},        [COLUMN_NAME] = {"name", 0, false},
+        [COLUMN_KIND] = {"kind", 0, false},         [COLUMN_MEMORY] = {"memory", 0, true},
+        [COLUMN_FREE] = {"free", 0, true},          [COLUMN_VULKAN] = {"vulkan", 0, false},
         [COLUMN_SUBGROUP] = {"subgroup", 0, false}, [COLUMN_KERNELS] = {"kernels", 0, false},
     };
     char cells[N_COLUMNS][CELL_SIZE];
@@ -87,7 +97,8 @@ static void print_table(const struct sc_device_info *devices, size_t n)
     for (size_t i = 0; i < n; i++)
         output_printf("driver of %" PRIu32 ": %s\n", devices[i].index, devices[i].driver);
     if (has_cpu)
-        output_printf("\nA device of kind cpu is a Vulkan driver that computes on the CPU. Scoria takes one only when it is named\n"
+        output_printf("\nA device of kind cpu is a Vulkan driver that computes on the CPU. Scoria takes one only when "
+                      "it is named\n"
                       "(--device) or when there is no other.\n");
 }
 
@@ -95,18 +106,31 @@ static json_t *to_json(const struct sc_device_info *d)
 {
     char api[CELL_SIZE];
 
+    json_t *device = json_object();
+
     version(api, d->api_version);
-    return json_pack("{s:I, s:o, s:o, s:s, s:I, s:I, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:b, s:b, s:o}",
-                     "index", (json_int_t)d->index, "name", json_text(d->name, strlen(d->name)), "driver",
-                     json_text(d->driver, strlen(d->driver)), "kind", kind(d), "vendor_id", (json_int_t)d->vendor_id,
-                     "device_id", (json_int_t)d->device_id, "vulkan", api, "memory_bytes", json_count(d->memory_bytes),
-                     "free_bytes", d->free_bytes ? json_count(d->free_bytes) : json_null(), "subgroup_size",
-                     (json_int_t)d->subgroup_size, "min_subgroup_size", (json_int_t)d->min_subgroup_size,
-                     "max_subgroup_size", (json_int_t)d->max_subgroup_size, "max_workgroup_size",
-                     (json_int_t)d->max_workgroup_size, "shared_bytes", (json_int_t)d->shared_bytes, "fp16", d->has_fp16,
-                     "int8", d->has_int8, "integer_dot", d->has_integer_dot, "cooperative_matrix",
-                     d->has_cooperative_matrix, "transfer_queue", d->has_transfer_queue, "usable", !*d->unusable,
-                     "unusable", *d->unusable ? json_text(d->unusable, strlen(d->unusable)) : json_null());
+    json_put(device, "index", json_count(d->index));
+    json_put(device, "name", json_word(d->name));
+    json_put(device, "driver", json_word(d->driver));
+    json_put(device, "kind", json_word(kind(d)));
+    json_put(device, "vendor_id", json_count(d->vendor_id));
+    json_put(device, "device_id", json_count(d->device_id));
+    json_put(device, "vulkan", json_word(api));
+    json_put(device, "memory_bytes", json_count(d->memory_bytes));
+    json_put(device, "free_bytes", d->free_bytes ? json_count(d->free_bytes) : json_null());
+    json_put(device, "subgroup_size", json_count(d->subgroup_size));
+    json_put(device, "min_subgroup_size", json_count(d->min_subgroup_size));
+    json_put(device, "max_subgroup_size", json_count(d->max_subgroup_size));
+    json_put(device, "max_workgroup_size", json_count(d->max_workgroup_size));
+    json_put(device, "shared_bytes", json_count(d->shared_bytes));
+    json_put(device, "fp16", json_boolean(d->has_fp16));
+    json_put(device, "int8", json_boolean(d->has_int8));
+    json_put(device, "integer_dot", json_boolean(d->has_integer_dot));
+    json_put(device, "cooperative_matrix", json_boolean(d->has_cooperative_matrix));
+    json_put(device, "transfer_queue", json_boolean(d->has_transfer_queue));
+    json_put(device, "usable", json_boolean(!*d->unusable));
+    json_put(device, "unusable", json_word(*d->unusable ? d->unusable : NULL));
+    return device;
 }
 
 static int run(const struct options *o)

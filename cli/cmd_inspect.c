@@ -100,8 +100,9 @@ static void print_tensors(const struct sc_gguf *g)
 {
     enum { COLUMN_NAME, COLUMN_TYPE, COLUMN_SHAPE, COLUMN_SIZE, COLUMN_OFFSET, COLUMN_FILE, N_COLUMNS };
     struct column columns[N_COLUMNS] = {
-        [COLUMN_NAME] = {"  name", 0, false}, [COLUMN_TYPE] = {"type", 0, false},   [COLUMN_SHAPE] = {"shape", 0, true},
-        [COLUMN_SIZE] = {"bytes", 0, true},   [COLUMN_OFFSET] = {"offset", 0, true}, [COLUMN_FILE] = {"file", 0, true},
+        [COLUMN_NAME] = {"  name", 0, false},  [COLUMN_TYPE] = {"type", 0, false},
+        [COLUMN_SHAPE] = {"shape", 0, true},   [COLUMN_SIZE] = {"bytes", 0, true},
+        [COLUMN_OFFSET] = {"offset", 0, true}, [COLUMN_FILE] = {"file", 0, true},
     };
     size_t n_columns = sc_gguf_n_files(g) > 1 ? N_COLUMNS : N_COLUMNS - 1;
     char cells[N_COLUMNS][CELL_SIZE];
@@ -138,8 +139,9 @@ static void print_totals(const struct sc_gguf *g)
 {
     enum { COLUMN_TYPE, COLUMN_TENSORS, COLUMN_WEIGHTS, COLUMN_BYTES, COLUMN_BITS, N_COLUMNS };
     const struct column columns[N_COLUMNS] = {
-        [COLUMN_TYPE] = {"  type", 8, false},  [COLUMN_TENSORS] = {"tensors", 8, true}, [COLUMN_WEIGHTS] = {"weights", 15, true},
-        [COLUMN_BYTES] = {"bytes", 15, true}, [COLUMN_BITS] = {"bits/weight", 0, true},
+        [COLUMN_TYPE] = {"  type", 8, false},     [COLUMN_TENSORS] = {"tensors", 8, true},
+        [COLUMN_WEIGHTS] = {"weights", 15, true}, [COLUMN_BYTES] = {"bytes", 15, true},
+        [COLUMN_BITS] = {"bits/weight", 0, true},
     };
     struct total totals[MAX_TYPES + 1];
     size_t n = count(g, totals);
@@ -166,15 +168,17 @@ static json_t *tensors_to_json(const struct sc_gguf *g)
 
     for (size_t i = 0; i < sc_gguf_n_tensors(g); i++) {
         const struct sc_gguf_tensor *t = sc_gguf_tensor(g, i);
-        json_t *dims = json_array();
+        json_t *tensor = json_object(), *dims = json_array();
         char type[CELL_SIZE];
         for (uint32_t k = 0; k < t->n_dims; k++)
             json_array_append_new(dims, json_count(t->shape[k]));
-        json_array_append_new(
-            list, json_pack("{s:o, s:s, s:o, s:o, s:o, s:I}", "name", json_text(t->name.data, t->name.size_bytes), "type",
-                            type_name(t->type, type), "shape", dims, "size_bytes",
-                            t->data ? json_count(t->size_bytes) : json_null(), "offset", json_count(t->offset), "file",
-                            (json_int_t)t->file + 1));
+        json_put(tensor, "name", json_text(t->name.data, t->name.size_bytes));
+        json_put(tensor, "type", json_word(type_name(t->type, type)));
+        json_put(tensor, "shape", dims);
+        json_put(tensor, "size_bytes", t->data ? json_count(t->size_bytes) : json_null());
+        json_put(tensor, "offset", json_count(t->offset));
+        json_put(tensor, "file", json_count(t->file + 1));
+        json_array_append_new(list, tensor);
     }
     return list;
 }
@@ -186,12 +190,15 @@ static json_t *totals_to_json(const struct sc_gguf *g)
     json_t *list = json_array();
     char name[CELL_SIZE];
 
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o, s:o}", "type", type_name(totals[i].type, name),
-                                              "n_tensors", json_count(totals[i].n_tensors), "n_weights",
-                                              json_count(totals[i].n_weights), "size_bytes",
-                                              json_count(totals[i].size_bytes), "bits_per_weight",
-                                              json_number(bits_per_weight(&totals[i]))));
+    for (size_t i = 0; i < n; i++) {
+        json_t *total = json_object();
+        json_put(total, "type", json_word(type_name(totals[i].type, name)));
+        json_put(total, "n_tensors", json_count(totals[i].n_tensors));
+        json_put(total, "n_weights", json_count(totals[i].n_weights));
+        json_put(total, "size_bytes", json_count(totals[i].size_bytes));
+        json_put(total, "bits_per_weight", json_number(bits_per_weight(&totals[i])));
+        json_array_append_new(list, total);
+    }
     return list;
 }
 
@@ -202,17 +209,17 @@ static void print_json(const struct sc_gguf *g, bool metadata, bool tensors)
     const struct total *all = &totals[count(g, totals)];
 
     for (size_t i = 0; i < sc_gguf_n_files(g); i++)
-        json_array_append_new(files, json_text(sc_gguf_file_path(g, i), strlen(sc_gguf_file_path(g, i))));
-    json_object_set_new(object, "files", files);
-    json_object_set_new(object, "gguf_version", json_integer(sc_gguf_version(g)));
-    json_object_set_new(object, "size_bytes", json_count(sc_gguf_size_bytes(g)));
-    json_object_set_new(object, "n_weights", json_count(all->n_weights));
-    json_object_set_new(object, "bits_per_weight", json_number(bits_per_weight(all)));
+        json_array_append_new(files, json_word(sc_gguf_file_path(g, i)));
+    json_put(object, "files", files);
+    json_put(object, "gguf_version", json_integer(sc_gguf_version(g)));
+    json_put(object, "size_bytes", json_count(sc_gguf_size_bytes(g)));
+    json_put(object, "n_weights", json_count(all->n_weights));
+    json_put(object, "bits_per_weight", json_number(bits_per_weight(all)));
     if (metadata)
-        json_object_set_new(object, "metadata", metadata_to_json(g));
+        json_put(object, "metadata", metadata_to_json(g));
     if (tensors) {
-        json_object_set_new(object, "types", totals_to_json(g));
-        json_object_set_new(object, "tensors", tensors_to_json(g));
+        json_put(object, "types", totals_to_json(g));
+        json_put(object, "tensors", tensors_to_json(g));
     }
     output_json(object);
 }
@@ -228,7 +235,8 @@ static void print_text(const struct sc_gguf *g, bool metadata, bool tensors)
         output_printf("\n");
     }
     output_printf("GGUF version %" PRIu32 ", %s, %s weights, %.2f bits per weight\n", sc_gguf_version(g),
-                  number_bytes(bytes, sc_gguf_size_bytes(g)), number_count(weights, all->n_weights), bits_per_weight(all));
+                  number_bytes(bytes, sc_gguf_size_bytes(g)), number_count(weights, all->n_weights),
+                  bits_per_weight(all));
     if (metadata) {
         output_printf("\n");
         print_metadata(g);
@@ -262,7 +270,8 @@ const struct command command_inspect = {
     .name = "inspect",
     .summary = "show what is in a model: metadata, tensors, types",
     .usage = "-m MODEL [--metadata] [--tensors] [--json]",
-    .details = "Shapes have the slowest dimension first. Long values and arrays are shortened. No Vulkan driver is needed.\n",
+    .details =
+        "Shapes have the slowest dimension first. Long values and arrays are shortened. No Vulkan driver is needed.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

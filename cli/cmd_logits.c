@@ -21,8 +21,8 @@ static bool read_tokens(const struct options *o, uint32_t n_vocab, sc_token *tok
 {
     for (size_t i = 0; i < o->tokens.n; i++) {
         if (o->tokens.values[i] >= n_vocab)
-            return sc_fail(e, SC_INVALID_ARGUMENT, "%s: token %" PRId64 " is not in the vocabulary of %" PRIu32, o->model,
-                           o->tokens.values[i], n_vocab);
+            return sc_fail(e, SC_INVALID_ARGUMENT, "%s: token %" PRId64 " is not in the vocabulary of %" PRIu32,
+                           o->model, o->tokens.values[i], n_vocab);
         tokens[i] = (sc_token)o->tokens.values[i];
     }
     return true;
@@ -78,14 +78,19 @@ end:
 
 static void print_summary(const struct options *o, const struct sc_engine *engine, double seconds)
 {
-    double n = (double)o->tokens.n;
+    uint32_t n_vocab = sc_engine_n_vocab(engine);
 
-    if (o->json && strcmp(o->output, "-"))
-        output_json(json_pack("{s:s, s:I, s:I, s:o}", "file", o->output, "n_tokens", (json_int_t)o->tokens.n, "n_vocab",
-                              (json_int_t)sc_engine_n_vocab(engine), "seconds", json_number(seconds)));
-    else
-        terminal_note("%zu tokens x %" PRIu32 " logits in %.2f s, %.2f t/s", o->tokens.n, sc_engine_n_vocab(engine),
-                      seconds, n / seconds);
+    if (o->json && strcmp(o->output, "-")) {
+        json_t *object = json_object();
+        json_put(object, "file", json_word(o->output));
+        json_put(object, "n_tokens", json_count(o->tokens.n));
+        json_put(object, "n_vocab", json_count(n_vocab));
+        json_put(object, "seconds", json_number(seconds));
+        output_json(object);
+    } else {
+        terminal_note("%zu tokens x %" PRIu32 " logits in %.2f s, %.2f t/s", o->tokens.n, n_vocab, seconds,
+                      (double)o->tokens.n / seconds);
+    }
 }
 
 static int run(const struct options *o)
@@ -111,15 +116,17 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL, OPTION_TOKENS, OPTION_OUTPUT, OPTION_DECODE, OPTION_CONTEXT, OPTIONS_ENGINE, OPTION_LOG_LEVEL, OPTION_JSON,
+    OPTION_MODEL,   OPTION_TOKENS,  OPTION_OUTPUT,    OPTION_DECODE,
+    OPTION_CONTEXT, OPTIONS_ENGINE, OPTION_LOG_LEVEL, OPTION_JSON,
 };
 
 const struct command command_logits = {
     .name = "logits",
     .summary = "compute the logits of given tokens",
     .usage = "-m MODEL --tokens LIST [--decode] -o FILE [FLAGS]",
-    .details = "Writes raw little-endian float32, tokens x vocabulary: row i says what follows token i. No token is added.\n"
-               "FILE appears when it is complete; a failure leaves what was there.\n",
+    .details =
+        "Writes raw little-endian float32, tokens x vocabulary: row i says what follows token i. No token is added.\n"
+        "FILE appears when it is complete; a failure leaves what was there.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

@@ -16,12 +16,12 @@
 struct run {
     const struct options *o;
     struct text prompt;
-    struct text text; /* what was generated, kept only for JSON */
-    char last;        /* its last byte, 0: none came */
+    struct text text;        /* what was generated, kept only for JSON */
+    char last;               /* its last byte, 0: none came */
     struct sc_error failure; /* of keeping it */
     struct sc_engine *engine;
     struct generator generator;
-    double start, load_seconds, first_seconds; /* first_seconds: from the start to the first text, 0: none came */
+    double start, load_seconds, first_seconds; /* first_seconds: from the start to the first text */
 };
 
 static bool read_prompt(struct run *r, struct sc_error *e)
@@ -62,18 +62,22 @@ static void show_prompt(const struct run *r)
 
 static void print_json(struct run *r, const struct generation *g, const struct sc_stats *s)
 {
-    const struct sc_device_info *device = sc_engine_device(r->engine);
-    json_t *ids = json_array(), *timings = report_timings(r->engine, s);
+    json_t *object = json_object(), *ids = json_array(), *timings = report_timings(r->engine, s);
 
     for (size_t i = 0; i < g->n_tokens; i++)
         json_array_append_new(ids, json_integer(g->tokens[i]));
-    json_object_set_new(timings, "load_seconds", json_number(r->load_seconds));
-    json_object_set_new(timings, "first_token_seconds", r->first_seconds > 0 ? json_number(r->first_seconds) : json_null());
-    output_json(json_pack("{s:o, s:o, s:o, s:s, s:I, s:o, s:o, s:o, s:o}", "prompt",
-                          json_text(r->prompt.data, r->prompt.size_bytes), "text",
-                          json_text(r->text.data, r->text.size_bytes), "tokens", ids, "stop", stop_name(g->stop), "seed",
-                          (json_int_t)r->generator.seed, "device", json_text(device->name, strlen(device->name)), "timings",
-                          timings, "stats", report_stats(s), "placement", report_placement(r->engine)));
+    json_put(timings, "load_seconds", json_number(r->load_seconds));
+    json_put(timings, "first_token_seconds", r->last ? json_number(r->first_seconds) : json_null());
+    json_put(object, "prompt", json_text(r->prompt.data, r->prompt.size_bytes));
+    json_put(object, "text", json_text(r->text.data, r->text.size_bytes));
+    json_put(object, "tokens", ids);
+    json_put(object, "stop", json_word(stop_name(g->stop)));
+    json_put(object, "seed", json_count(r->generator.seed));
+    json_put(object, "device", json_word(sc_engine_device(r->engine)->name));
+    json_put(object, "timings", timings);
+    json_put(object, "stats", report_stats(s));
+    json_put(object, "placement", report_placement(r->engine));
+    output_json(object);
 }
 
 static bool end_line(const struct run *r)
@@ -110,7 +114,8 @@ static bool generate(struct run *r, struct generation *g, struct sc_error *e)
                              (uint32_t)SC_ENCODE_BOS | (uint32_t)SC_ENCODE_SPECIAL, &tokens, &n_tokens, e))
         return false;
     if (n_tokens == 0)
-        sc_fail(e, SC_INVALID_ARGUMENT, "%s: the prompt is empty and the model has no token to begin with", r->o->model);
+        sc_fail(e, SC_INVALID_ARGUMENT, "%s: the prompt is empty and the model has no token to begin with",
+                r->o->model);
     else
         ok = generator_read(&r->generator, tokens, n_tokens, e);
     free(tokens);
@@ -134,7 +139,8 @@ static int run(const struct options *o)
     bool ok = false;
 
     if (o->given[OPTION_PROMPT] == o->given[OPTION_FILE]) {
-        terminal_error(o->prompt ? "run takes one prompt: -p or -f" : "run needs a prompt: -p TEXT, or -f FILE (- is standard input)");
+        terminal_error(o->prompt ? "run takes one prompt: -p or -f"
+                                 : "run needs a prompt: -p TEXT, or -f FILE (- is standard input)");
         return EXIT_USAGE;
     }
     if (read_prompt(&r, &e))
@@ -154,20 +160,20 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,      OPTION_PROMPT,         OPTION_FILE,
-    OPTION_PREDICT,    OPTION_CONTEXT,        OPTIONS_SAMPLING,
-    OPTION_IGNORE_EOS, OPTION_DISPLAY_PROMPT, OPTION_NO_DISPLAY_PROMPT,
-    OPTIONS_ENGINE,    OPTION_LOG_LEVEL,      OPTION_JSON,
+    OPTION_MODEL,     OPTION_PROMPT,     OPTION_FILE,           OPTION_PREDICT,           OPTION_CONTEXT,
+    OPTIONS_SAMPLING, OPTION_IGNORE_EOS, OPTION_DISPLAY_PROMPT, OPTION_NO_DISPLAY_PROMPT, OPTIONS_ENGINE,
+    OPTION_LOG_LEVEL, OPTION_JSON,
 };
 
 const struct command command_run = {
     .name = "run",
     .summary = "generate the text that continues a prompt",
     .usage = "-m MODEL -p TEXT [FLAGS]",
-    .details = "The text goes to standard output as it is generated, a line with the speeds to standard error at the end.\n"
-               "On a terminal the prompt is printed first; a pipe gets the new text alone, unless --display-prompt is\n"
-               "given. With --json the output is one object: text, tokens, timings, statistics, placement.\n"
-               "Ctrl-C stops the generation and prints the speeds.\n",
+    .details =
+        "The text goes to standard output as it is generated, a line with the speeds to standard error at the end.\n"
+        "On a terminal the prompt is printed first; a pipe gets the new text alone, unless --display-prompt is\n"
+        "given. With --json the output is one object: text, tokens, timings, statistics, placement.\n"
+        "Ctrl-C stops the generation and prints the speeds.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

@@ -66,7 +66,8 @@ static bool decode(const struct options *o, const struct sc_tokenizer *t, const 
     bool ok = true;
 
     if (!number_integers(ids->data ? ids->data : "", ids->size_bytes, 0, (int64_t)sc_tokenizer_n_vocab(t) - 1, &list))
-        ok = sc_fail(e, SC_INVALID_ARGUMENT, "--decode takes token ids from 0 to %" PRIu32 ", separated by commas or spaces",
+        ok = sc_fail(e, SC_INVALID_ARGUMENT,
+                     "--decode takes token ids from 0 to %" PRIu32 ", separated by commas or spaces",
                      sc_tokenizer_n_vocab(t) - 1);
     for (size_t i = 0; ok && i < list.n; i++) {
         size_t length = sc_tokenizer_decode(t, &decoder, (sc_token)list.values[i], o->special, piece);
@@ -134,18 +135,18 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,  OPTION_PROMPT,  OPTION_FILE, OPTION_IDS, OPTION_DECODE_IDS,
-    OPTION_NO_BOS, OPTION_SPECIAL, OPTION_JSON,
+    OPTION_MODEL, OPTION_PROMPT, OPTION_FILE, OPTION_IDS, OPTION_DECODE_IDS, OPTION_NO_BOS, OPTION_SPECIAL, OPTION_JSON,
 };
 
 const struct command command_tokenize = {
     .name = "tokenize",
     .summary = "turn text into tokens, and back",
     .usage = "-m MODEL [FLAGS] [TEXT]\n       scoria tokenize -m MODEL --decode [ID...]",
-    .details = "Without TEXT, -p or -f the text is standard input, every byte of it. Prints a line for each token, its id\n"
-               "and its piece as it stands in the vocabulary. Text that starts with a dash follows after --.\n"
-               "With --decode the ids may be separated by commas or spaces; into a pipe the text goes as it is, with no\n"
-               "newline added. No Vulkan driver is needed.\n",
+    .details =
+        "Without TEXT, -p or -f the text is standard input, every byte of it. Prints a line for each token, its id\n"
+        "and its piece as it stands in the vocabulary. Text that starts with a dash follows after --.\n"
+        "With --decode the ids may be separated by commas or spaces; into a pipe the text goes as it is, with no\n"
+        "newline added. No Vulkan driver is needed.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .takes_arguments = true,

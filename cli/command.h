@@ -14,7 +14,7 @@ struct command {
     const char *details; /* paragraphs of its help, each line at most 100 columns, "" or ending in a newline */
     const enum option_id *options; /* (n_options) that it takes, in the order of its help */
     size_t n_options;
-    bool takes_arguments;               /* words that belong to no flag */
+    bool takes_arguments;                /* words that belong to no flag */
     int (*run)(const struct options *o); /* returns an exit status */
 };
 

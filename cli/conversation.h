@@ -19,9 +19,9 @@ void conversation_drop_last(struct conversation *c);
 /* Sets, changes or (an empty text) removes the system message. */
 bool conversation_set_system(struct conversation *c, const char *text, size_t size_bytes, struct sc_error *e) SC_CHECK;
 
-size_t conversation_n_system(const struct conversation *c);         /* 1 if there is a system message, or else 0 */
-void conversation_drop_oldest(struct conversation *c, size_t n);    /* the first n messages after the system's */
-void conversation_reset(struct conversation *c);                    /* keeps only the system's */
+size_t conversation_n_system(const struct conversation *c);      /* 1 if there is a system message, or else 0 */
+void conversation_drop_oldest(struct conversation *c, size_t n); /* the first n messages after the system's */
+void conversation_reset(struct conversation *c);                 /* keeps only the system's */
 void conversation_finish(struct conversation *c);
 
 /* As JSON: {"messages": [{"role": "user", "content": "..."}]}. A failed load leaves *c as it was. */

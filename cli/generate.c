@@ -16,7 +16,7 @@
 const char *stop_name(enum stop stop)
 {
     static const char *const names[] = {
-        [STOP_END] = "end_of_text",        [STOP_COUNT] = "max_tokens",   [STOP_CONTEXT] = "context_full",
+        [STOP_END] = "end_of_text",         [STOP_COUNT] = "max_tokens",     [STOP_CONTEXT] = "context_full",
         [STOP_INTERRUPTED] = "interrupted", [STOP_OUTPUT] = "output_closed",
     };
     return names[stop];
@@ -93,8 +93,8 @@ bool generator_read(struct generator *g, const sc_token *tokens, size_t n_tokens
     uint32_t n_ctx = sc_engine_n_ctx(g->engine), n_past = sc_session_n_past(g->session), common = 0;
 
     if (n_tokens > n_ctx)
-        return sc_fail(e, SC_CONTEXT_FULL, "the prompt has %zu tokens but the context holds %" PRIu32 " (-c sets it)", n_tokens,
-                       n_ctx);
+        return sc_fail(e, SC_CONTEXT_FULL, "the prompt has %zu tokens but the context holds %" PRIu32 " (-c sets it)",
+                       n_tokens, n_ctx);
     /* the last one is always computed: its logits are wanted */
     while (common < n_past && common + 1 < n_tokens && g->past[common] == tokens[common])
         common++;
@@ -187,8 +187,8 @@ bool generator_write(struct generator *g, struct generation *run, struct sc_erro
     if (e->code)
         return false;
     size_t length = sc_tokenizer_decode_end(&decoder, text);
-    if (run->stop != STOP_OUTPUT && (!hold_text(&hold, text, length, run->emit, run->user) ||
-                                     !hold_end(&hold, run->emit, run->user)))
+    if (run->stop != STOP_OUTPUT &&
+        (!hold_text(&hold, text, length, run->emit, run->user) || !hold_end(&hold, run->emit, run->user)))
         run->stop = STOP_OUTPUT;
     return true;
 }

@@ -31,9 +31,9 @@ struct generator {
 };
 
 struct generation {
-    int64_t max_tokens;   /* -1: no limit */
-    bool ignore_eos;      /* end-of-text tokens cannot be chosen */
-    bool continues;       /* other text: a space before its first word belongs to it */
+    int64_t max_tokens;    /* -1: no limit */
+    bool ignore_eos;       /* end-of-text tokens cannot be chosen */
+    bool continues;        /* other text: a space before its first word belongs to it */
     const char *stop_text; /* ends the text and is not part of it; may be NULL */
     bool (*emit)(void *user, const char *text, size_t size_bytes); /* whole UTF-8 characters; false stops */
     void *user;
@@ -45,7 +45,8 @@ struct generation {
     bool cut_inside_token; /* stop_text began inside a token, so the tokens say more than the text */
 };
 
-bool generator_init(struct generator *g, struct sc_engine *engine, const struct options *o, struct sc_error *e) SC_CHECK;
+bool generator_init(struct generator *g, struct sc_engine *engine, const struct options *o,
+                    struct sc_error *e) SC_CHECK;
 void generator_finish(struct generator *g); /* accepts a zeroed one */
 
 /*

@@ -25,7 +25,8 @@ static size_t find(const struct hold *h, const char *text, size_t size, size_t *
     return size;
 }
 
-bool hold_text(struct hold *h, const char *text, size_t size_bytes, bool (*emit)(void *, const char *, size_t), void *user)
+bool hold_text(struct hold *h, const char *text, size_t size_bytes, bool (*emit)(void *, const char *, size_t),
+               void *user)
 {
     size_t n_matched, n_waited = h->n_waiting;
 

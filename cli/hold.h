@@ -14,7 +14,8 @@ struct hold {
 };
 
 /* Lets through what is certain. False if emit gave false. */
-bool hold_text(struct hold *h, const char *text, size_t size_bytes, bool (*emit)(void *, const char *, size_t), void *user);
+bool hold_text(struct hold *h, const char *text, size_t size_bytes, bool (*emit)(void *, const char *, size_t),
+               void *user);
 
 /* The text is over: lets through what waited in vain. */
 bool hold_end(struct hold *h, bool (*emit)(void *, const char *, size_t), void *user);

@@ -10,8 +10,7 @@
 #include "terminal.h"
 
 static const struct command *const commands[] = {
-    &command_run,     &command_chat,     &command_bench,  &command_devices,
-    &command_inspect, &command_tokenize, &command_logits,
+    &command_run, &command_chat, &command_bench, &command_devices, &command_inspect, &command_tokenize, &command_logits,
 };
 
 static void print_help(void)
@@ -45,14 +44,9 @@ static int run(const struct command *command, int argc, char **argv)
     int status = EXIT_USAGE;
 
     switch (options_init(&options, command, argc, argv)) {
-    case OPTIONS_OK:
-        status = command->run(&options);
-        break;
-    case OPTIONS_HELP:
-        status = EXIT_OK;
-        break;
-    case OPTIONS_WRONG:
-        break;
+    case OPTIONS_OK: status = command->run(&options); break;
+    case OPTIONS_HELP: status = EXIT_OK; break;
+    case OPTIONS_WRONG: break;
     }
     options_finish(&options);
     return status;

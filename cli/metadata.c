@@ -12,9 +12,9 @@ enum { MAX_SHOWN = 8, MAX_CHARACTERS = 120 };
 static const char *type_name(enum sc_gguf_value_type type)
 {
     static const char *const names[] = {
-        [SC_GGUF_U8] = "u8",   [SC_GGUF_I8] = "i8",   [SC_GGUF_U16] = "u16",   [SC_GGUF_I16] = "i16",
-        [SC_GGUF_U32] = "u32", [SC_GGUF_I32] = "i32", [SC_GGUF_F32] = "f32",   [SC_GGUF_BOOL] = "bool",
-        [SC_GGUF_U64] = "u64", [SC_GGUF_I64] = "i64", [SC_GGUF_F64] = "f64",   [SC_GGUF_STRING] = "string",
+        [SC_GGUF_U8] = "u8",       [SC_GGUF_I8] = "i8",   [SC_GGUF_U16] = "u16", [SC_GGUF_I16] = "i16",
+        [SC_GGUF_U32] = "u32",     [SC_GGUF_I32] = "i32", [SC_GGUF_F32] = "f32", [SC_GGUF_BOOL] = "bool",
+        [SC_GGUF_U64] = "u64",     [SC_GGUF_I64] = "i64", [SC_GGUF_F64] = "f64", [SC_GGUF_STRING] = "string",
         [SC_GGUF_ARRAY] = "array",
     };
     return (size_t)type < sizeof names / sizeof names[0] ? names[type] : "?";

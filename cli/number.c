@@ -54,9 +54,8 @@ bool number_size(const char *text, uint64_t *out)
         const char *name;
         double factor;
     } units[] = {
-        {"", 1},          {"B", 1},           {"K", 0x1p10},     {"KiB", 0x1p10}, {"KB", 1e3}, {"M", 0x1p20},
-        {"MiB", 0x1p20},  {"MB", 1e6},        {"G", 0x1p30},     {"GiB", 0x1p30}, {"GB", 1e9}, {"T", 0x1p40},
-        {"TiB", 0x1p40},  {"TB", 1e12},
+        {"", 1},     {"B", 1},      {"K", 0x1p10},   {"KiB", 0x1p10}, {"KB", 1e3},   {"M", 0x1p20},   {"MiB", 0x1p20},
+        {"MB", 1e6}, {"G", 0x1p30}, {"GiB", 0x1p30}, {"GB", 1e9},     {"T", 0x1p40}, {"TiB", 0x1p40}, {"TB", 1e12},
     };
     double value;
     char *unit;

@@ -5,18 +5,19 @@
 
 #include "scoria.h"
 
-#define SWITCH(id, flags, field, help) [id] = {id, OPTION_IS_SWITCH, flags, NULL, offsetof(struct options, field), 0, 0, false, help}
-#define TEXT(id, flags, value, field, required, help)                                                                  \
+#define SWITCH(id, flags, field, help) \
+    [id] = {id, OPTION_IS_SWITCH, flags, NULL, offsetof(struct options, field), 0, 0, false, help}
+#define TEXT(id, flags, value, field, required, help) \
     [id] = {id, OPTION_IS_TEXT, flags, value, offsetof(struct options, field), 0, 0, required, help}
-#define INTEGER(id, flags, value, field, min, max, help)                                                               \
+#define INTEGER(id, flags, value, field, min, max, help) \
     [id] = {id, OPTION_IS_INTEGER, flags, value, offsetof(struct options, field), min, max, false, help}
-#define INTEGERS(id, flags, value, field, min, max, required, help)                                                    \
+#define INTEGERS(id, flags, value, field, min, max, required, help) \
     [id] = {id, OPTION_IS_INTEGERS, flags, value, offsetof(struct options, field), min, max, required, help}
-#define REAL(id, flags, value, field, min, max, help)                                                                  \
+#define REAL(id, flags, value, field, min, max, help) \
     [id] = {id, OPTION_IS_REAL, flags, value, offsetof(struct options, field), min, max, false, help}
-#define SIZE(id, flags, value, field, help)                                                                            \
+#define SIZE(id, flags, value, field, help) \
     [id] = {id, OPTION_IS_SIZE, flags, value, offsetof(struct options, field), 0, 0, false, help}
-#define CHOICE(id, flags, value, field, help)                                                                          \
+#define CHOICE(id, flags, value, field, help) \
     [id] = {id, OPTION_IS_CHOICE, flags, value, offsetof(struct options, field), 0, 0, false, help}
 
 static const struct option rows[N_OPTIONS] = {
@@ -24,17 +25,20 @@ static const struct option rows[N_OPTIONS] = {
     TEXT(OPTION_PROMPT, "-p --prompt", "TEXT", prompt, false, "the prompt"),
     TEXT(OPTION_FILE, "-f --file", "FILE", file, false,
          "read the prompt from FILE, less one newline at its end;\n- is standard input"),
-    TEXT(OPTION_SYSTEM, "-sys --system-prompt", "TEXT", system, false, "what the model is told before the first question"),
+    TEXT(OPTION_SYSTEM, "-sys --system-prompt", "TEXT", system, false,
+         "what the model is told before the first question"),
     TEXT(OPTION_TEMPLATE, "--chat-template", "NAME", chat_template, false,
          "how messages become tokens (default: what the file says;\na name that does not exist lists those that do)"),
     INTEGER(OPTION_PREDICT, "-n --predict --n-predict", "N", predict, -1, INT32_MAX,
             "generate at most N tokens; -1 (the default): until the\nmodel ends its text or the context is full"),
     SWITCH(OPTION_IGNORE_EOS, "--ignore-eos", ignore_eos, "go on when the model ends its text"),
-    SWITCH(OPTION_DISPLAY_PROMPT, "--display-prompt", display_prompt, "print the prompt before the text, also into a pipe"),
+    SWITCH(OPTION_DISPLAY_PROMPT, "--display-prompt", display_prompt,
+           "print the prompt before the text, also into a pipe"),
     SWITCH(OPTION_NO_DISPLAY_PROMPT, "--no-display-prompt", no_display_prompt, "never print the prompt"),
     INTEGER(OPTION_CONTEXT, "-c --ctx-size", "N", context, 0, INT32_MAX,
             "tokens that the context holds; 0 (the default): 4096, or\nwhat the model was made for if that is less"),
-    INTEGER(OPTION_UBATCH, "-ub --ubatch-size", "N", ubatch, 1, 65536, "most tokens computed in one pass (default 512)"),
+    INTEGER(OPTION_UBATCH, "-ub --ubatch-size", "N", ubatch, 1, 65536,
+            "most tokens computed in one pass (default 512)"),
     INTEGER(OPTION_BATCH, "-b --batch-size", "N", batch, 1, INT32_MAX,
             "for llama.cpp's users: lowers -ub when it is smaller"),
     REAL(OPTION_TEMPERATURE, "--temp", "T", temperature, 0, 100,
@@ -70,12 +74,14 @@ static const struct option rows[N_OPTIONS] = {
     TEXT(OPTION_DEVICE, "--device", "N|NAME", device, false,
          "the Vulkan device: its index or a part of its name, as\n'scoria devices' lists them (default: the best)"),
     SIZE(OPTION_VRAM, "--vram", "SIZE", vram_bytes,
-         "take no more memory than this of the device, such as 12G\nor 800M (K, M, G: powers of 1024; KB, MB, GB: of 1000)"),
+         "take no more memory than this of the device, such as 12G\nor 800M (K, M, G: powers of 1024; KB, MB, GB: of "
+         "1000)"),
     SIZE(OPTION_RAM, "--ram", "SIZE", ram_bytes, "bound of the RAM for weights; no effect in this version"),
     CHOICE(OPTION_KV, "--kv", "f16|f32", kv, "type of the keys and values that are kept (default f16)"),
     CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off", cpu_experts,
            "compute experts on the CPU (default auto); this version\ncannot, so on is refused"),
-    INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024, "CPU threads for experts; no effect in this version"),
+    INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024,
+            "CPU threads for experts; no effect in this version"),
     SWITCH(OPTION_JSON, "--json", json, "print JSON"),
     CHOICE(OPTION_LOG_LEVEL, "--log-level", "error|warning|info|debug", log_level,
            "how much is told on standard error (default warning)"),

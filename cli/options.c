@@ -118,16 +118,12 @@ static enum option_result wrong_value(const struct option *option, const char *f
     case OPTION_IS_INTEGER:
     case OPTION_IS_INTEGERS:
         snprintf(range, sizeof range, "%s from %.0f to %.0f",
-                 option->kind == OPTION_IS_INTEGER ? "a whole number" : "a list of whole numbers", option->min, option->max);
+                 option->kind == OPTION_IS_INTEGER ? "a whole number" : "a list of whole numbers", option->min,
+                 option->max);
         break;
-    case OPTION_IS_REAL:
-        snprintf(range, sizeof range, "a number from %g to %g", option->min, option->max);
-        break;
-    case OPTION_IS_SIZE:
-        snprintf(range, sizeof range, "a size such as 800M, 12G or 1.5GiB, at least 1 byte");
-        break;
-    default:
-        snprintf(range, sizeof range, "one of %s", option->value);
+    case OPTION_IS_REAL: snprintf(range, sizeof range, "a number from %g to %g", option->min, option->max); break;
+    case OPTION_IS_SIZE: snprintf(range, sizeof range, "a size such as 800M, 12G or 1.5GiB, at least 1 byte"); break;
+    default: snprintf(range, sizeof range, "one of %s", option->value);
     }
     terminal_error("%s takes %s, not '%s'", flag, range, text);
     return OPTIONS_WRONG;
@@ -151,23 +147,16 @@ static bool set(struct options *o, const struct option *option, const char *text
     int index;
 
     switch (option->kind) {
-    case OPTION_IS_SWITCH:
-        *(bool *)field = true;
-        return true;
-    case OPTION_IS_TEXT:
-        *(const char **)field = text;
-        return true;
-    case OPTION_IS_INTEGER:
-        return number_integer(text, (int64_t)option->min, (int64_t)option->max, field);
+    case OPTION_IS_SWITCH: *(bool *)field = true; return true;
+    case OPTION_IS_TEXT: *(const char **)field = text; return true;
+    case OPTION_IS_INTEGER: return number_integer(text, (int64_t)option->min, (int64_t)option->max, field);
     case OPTION_IS_INTEGERS: {
         struct integers *list = field;
         integers_finish(list); /* the last one counts, as for every flag */
         return number_integers(text, strlen(text), (int64_t)option->min, (int64_t)option->max, list) && list->n > 0;
     }
-    case OPTION_IS_REAL:
-        return number_real(text, option->min, option->max, field);
-    case OPTION_IS_SIZE:
-        return number_size(text, field);
+    case OPTION_IS_REAL: return number_real(text, option->min, option->max, field);
+    case OPTION_IS_SIZE: return number_size(text, field);
     case OPTION_IS_CHOICE:
         index = choice(option->value, text);
         if (index >= 0)
@@ -215,8 +204,8 @@ static enum option_result print_help(const struct command *command)
 static enum option_result argument(struct options *o, const struct command *command, const char *word)
 {
     if (!command->takes_arguments) {
-        terminal_error("%s has no use for the argument '%s'; 'scoria %s --help' shows how to call it", command->name, word,
-                       command->name);
+        terminal_error("%s has no use for the argument '%s'; 'scoria %s --help' shows how to call it", command->name,
+                       word, command->name);
         return OPTIONS_WRONG;
     }
     o->arguments[o->n_arguments++] = word;

@@ -57,11 +57,12 @@ enum option_id {
 };
 
 /* The flags that every command with an engine takes, for their lists. */
-#define OPTIONS_ENGINE                                                                                                 \
+#define OPTIONS_ENGINE \
     OPTION_UBATCH, OPTION_BATCH, OPTION_DEVICE, OPTION_VRAM, OPTION_RAM, OPTION_KV, OPTION_CPU_EXPERTS, OPTION_THREADS
 
-#define OPTIONS_SAMPLING                                                                                               \
-    OPTION_TEMPERATURE, OPTION_TOP_K, OPTION_TOP_P, OPTION_MIN_P, OPTION_REPEAT_PENALTY, OPTION_REPEAT_LAST_N, OPTION_SEED
+#define OPTIONS_SAMPLING \
+    OPTION_TEMPERATURE, OPTION_TOP_K, OPTION_TOP_P, OPTION_MIN_P, OPTION_REPEAT_PENALTY, OPTION_REPEAT_LAST_N, \
+        OPTION_SEED
 
 enum option_format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
 enum option_cpu_experts { CPU_EXPERTS_AUTO, CPU_EXPERTS_ON, CPU_EXPERTS_OFF };
@@ -73,9 +74,10 @@ struct options {
     int64_t predict, context, ubatch, batch, top_k, repeat_last_n, repetitions, threads;
     int64_t seed; /* -1: random */
     double temperature, top_p, min_p, repeat_penalty;
-    uint64_t vram_bytes, ram_bytes; /* 0: not given */
+    uint64_t vram_bytes, ram_bytes;         /* 0: not given */
     int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, option_cpu_experts, sc_log_level, option_format */
-    bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors, json;
+    bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
+        json;
     struct integers bench_prompt, bench_generate, tokens;
 
     const char **arguments; /* (n_arguments) the words that belong to no flag, in order; they borrow from argv */
@@ -85,8 +87,8 @@ struct options {
 enum option_result { OPTIONS_OK, OPTIONS_HELP, OPTIONS_WRONG };
 
 /*
- * Reads the words after the command's name. OPTIONS_HELP: the help is on standard output. OPTIONS_WRONG: one sentence is
- * on standard error. To be finished in every case.
+ * Reads the words after the command's name. OPTIONS_HELP: the help is on standard output. OPTIONS_WRONG: one sentence
+ * is on standard error. To be finished in every case.
  */
 enum option_result options_init(struct options *o, const struct command *command, int argc, char **argv);
 void options_finish(struct options *o);

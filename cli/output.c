@@ -118,6 +118,12 @@ int output_finish(int status)
     return 1;
 }
 
+void json_put(json_t *object, const char *key, json_t *value)
+{
+    /* fails only without memory; then the key is missing, and there are worse things to worry about */
+    json_object_set_new(object, key, value);
+}
+
 json_t *json_text(const char *data, size_t size_bytes)
 {
     /* every byte may become the three of U+FFFD */
@@ -145,4 +151,9 @@ json_t *json_number(double value)
 json_t *json_count(uint64_t value)
 {
     return value <= INT64_MAX ? json_integer((json_int_t)value) : json_real((double)value);
+}
+
+json_t *json_word(const char *text)
+{
+    return text ? json_text(text, strlen(text)) : json_null();
 }

@@ -28,8 +28,9 @@ static void print_experts(const struct sc_engine *engine, const struct sc_stats 
         return;
     terminal_note("experts: %" PRIu32 " slots for %" PRIu32 " (device memory %s); %" PRIu64 " hits, %" PRIu64
                   " misses (%.1f %% hits), %s moved, %.2f s lost waiting",
-                  p->n_slots, p->n_experts_total, number_bytes(budget, p->budget_bytes), s->expert_hits, s->expert_misses,
-                  100 * (double)s->expert_hits / (double)n, number_bytes(moved, s->uploaded_bytes), s->wait_seconds);
+                  p->n_slots, p->n_experts_total, number_bytes(budget, p->budget_bytes), s->expert_hits,
+                  s->expert_misses, 100 * (double)s->expert_hits / (double)n, number_bytes(moved, s->uploaded_bytes),
+                  s->wait_seconds);
 }
 
 void report_print(const struct sc_engine *engine, const struct sc_stats *s)
@@ -43,37 +44,57 @@ void report_print(const struct sc_engine *engine, const struct sc_stats *s)
         snprintf(decode, sizeof decode, "decode: %" PRIu64 " tokens, %.2f t/s, %.2f GB/s", s->n_decode_tokens,
                  rate(s->n_decode_tokens, s->decode_seconds), gigabytes_per_second(engine, s));
     const struct sc_device_info *device = sc_engine_device(engine);
-    terminal_note("%s%s%s; on %s%s", prefill, *prefill && *decode ? "; " : *prefill || *decode ? "" : "nothing was computed",
-                  decode, device->name, device->kind == SC_DEVICE_CPU ? ", which is the CPU behind a Vulkan driver" : "");
+    terminal_note("%s%s%s; on %s%s", prefill,
+                  *prefill && *decode   ? "; "
+                  : *prefill || *decode ? ""
+                                        : "nothing was computed",
+                  decode, device->name,
+                  device->kind == SC_DEVICE_CPU ? ", which is the CPU behind a Vulkan driver" : "");
     print_experts(engine, s);
 }
 
 json_t *report_timings(const struct sc_engine *engine, const struct sc_stats *s)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "prefill_tokens", json_count(s->n_prefill_tokens),
-                     "prefill_seconds", json_number(s->prefill_seconds), "prefill_tokens_per_second",
-                     json_number(rate(s->n_prefill_tokens, s->prefill_seconds)), "decode_tokens",
-                     json_count(s->n_decode_tokens), "decode_seconds", json_number(s->decode_seconds),
-                     "decode_tokens_per_second", json_number(rate(s->n_decode_tokens, s->decode_seconds)),
-                     "decode_gigabytes_per_second", json_number(gigabytes_per_second(engine, s)));
+    json_t *timings = json_object();
+
+    json_put(timings, "prefill_tokens", json_count(s->n_prefill_tokens));
+    json_put(timings, "prefill_seconds", json_number(s->prefill_seconds));
+    json_put(timings, "prefill_tokens_per_second", json_number(rate(s->n_prefill_tokens, s->prefill_seconds)));
+    json_put(timings, "decode_tokens", json_count(s->n_decode_tokens));
+    json_put(timings, "decode_seconds", json_number(s->decode_seconds));
+    json_put(timings, "decode_tokens_per_second", json_number(rate(s->n_decode_tokens, s->decode_seconds)));
+    json_put(timings, "decode_gigabytes_per_second", json_number(gigabytes_per_second(engine, s)));
+    return timings;
 }
 
 json_t *report_stats(const struct sc_stats *s)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "expert_hits", json_count(s->expert_hits), "expert_misses",
-                     json_count(s->expert_misses), "uploaded_bytes", json_count(s->uploaded_bytes), "wait_seconds",
-                     json_number(s->wait_seconds), "submits", json_count(s->n_submits), "dispatches_per_token",
-                     (json_int_t)s->n_dispatches, "barriers_per_token", (json_int_t)s->n_barriers);
+    json_t *stats = json_object();
+
+    json_put(stats, "expert_hits", json_count(s->expert_hits));
+    json_put(stats, "expert_misses", json_count(s->expert_misses));
+    json_put(stats, "uploaded_bytes", json_count(s->uploaded_bytes));
+    json_put(stats, "wait_seconds", json_number(s->wait_seconds));
+    json_put(stats, "submits", json_count(s->n_submits));
+    json_put(stats, "dispatches_per_token", json_count(s->n_dispatches));
+    json_put(stats, "barriers_per_token", json_count(s->n_barriers));
+    return stats;
 }
 
 json_t *report_placement(const struct sc_engine *engine)
 {
     const struct sc_placement *p = sc_engine_placement(engine);
+    json_t *placement = json_object();
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "budget_bytes", json_count(p->budget_bytes),
-                     "minimum_bytes", json_count(p->minimum_bytes), "dense_bytes", json_count(p->dense_bytes),
-                     "expert_bytes", json_count(p->expert_bytes), "kv_bytes", json_count(p->kv_bytes), "activation_bytes",
-                     json_count(p->activation_bytes), "staging_bytes", json_count(p->staging_bytes), "slot_bytes",
-                     json_count(p->slot_bytes), "n_slots", (json_int_t)p->n_slots, "n_experts_total",
-                     (json_int_t)p->n_experts_total);
+    json_put(placement, "budget_bytes", json_count(p->budget_bytes));
+    json_put(placement, "minimum_bytes", json_count(p->minimum_bytes));
+    json_put(placement, "dense_bytes", json_count(p->dense_bytes));
+    json_put(placement, "expert_bytes", json_count(p->expert_bytes));
+    json_put(placement, "kv_bytes", json_count(p->kv_bytes));
+    json_put(placement, "activation_bytes", json_count(p->activation_bytes));
+    json_put(placement, "staging_bytes", json_count(p->staging_bytes));
+    json_put(placement, "slot_bytes", json_count(p->slot_bytes));
+    json_put(placement, "n_slots", json_count(p->n_slots));
+    json_put(placement, "n_experts_total", json_count(p->n_experts_total));
+    return placement;
 }

@@ -12,9 +12,9 @@
 #include "error.h"
 
 struct save {
-    FILE *file;      /* NULL when not open */
+    FILE *file;       /* NULL when not open */
     const char *path; /* borrowed */
-    char *temporary; /* NULL: written directly */
+    char *temporary;  /* NULL: written directly */
 };
 
 /* path "-" is standard output. */

@@ -42,12 +42,13 @@ static bool encode(const struct talk *t, size_t n_skipped, sc_token **tokens, si
 }
 
 /*
- * The tokens that leave room for an answer. Once something has to be forgotten, room for several answers is made at once:
- * the session can keep nothing of what follows a gap and has to read all the rest anew.
+ * The tokens that leave room for an answer. Once something has to be forgotten, room for several answers is made at
+ * once: the session can keep nothing of what follows a gap and has to read all the rest anew.
  */
 static bool fit(const struct talk *t, sc_token **tokens, size_t *n_tokens, size_t *n_skipped, struct sc_error *e)
 {
-    size_t n_ctx = sc_engine_n_ctx(t->generator.engine), n_last = t->conversation.n - conversation_n_system(&t->conversation);
+    size_t n_ctx = sc_engine_n_ctx(t->generator.engine),
+           n_last = t->conversation.n - conversation_n_system(&t->conversation);
     size_t room = n_ctx / 8;
 
     if (t->max_tokens >= 0 && (size_t)t->max_tokens < room)
@@ -64,7 +65,8 @@ static bool fit(const struct talk *t, sc_token **tokens, size_t *n_tokens, size_
     if (*n_tokens < n_ctx)
         return true;
     free(*tokens);
-    return sc_fail(e, SC_CONTEXT_FULL, "the question has %zu tokens but the context holds %zu (-c sets it)", *n_tokens, n_ctx);
+    return sc_fail(e, SC_CONTEXT_FULL, "the question has %zu tokens but the context holds %zu (-c sets it)", *n_tokens,
+                   n_ctx);
 }
 
 static bool answer(struct talk *t, struct generation *run, size_t *n_skipped, struct sc_error *e)
@@ -112,8 +114,8 @@ bool talk_ask(struct talk *t, const char *question, size_t size_bytes,
         ok = sc_fail(e, listener.failure.code, "%s", listener.failure.text);
     if (ok) {
         bool exact = !run.cut_inside_token; /* or else the text is encoded anew next time */
-        ok = conversation_add(c, SC_ROLE_ASSISTANT, listener.text.data ? listener.text.data : "", listener.text.size_bytes,
-                              exact ? run.tokens : NULL, exact ? run.n_tokens : 0, e);
+        ok = conversation_add(c, SC_ROLE_ASSISTANT, listener.text.data ? listener.text.data : "",
+                              listener.text.size_bytes, exact ? run.tokens : NULL, exact ? run.n_tokens : 0, e);
         if (exact)
             run.tokens = NULL; /* taken */
     }

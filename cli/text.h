@@ -8,7 +8,8 @@
 
 #include "error.h"
 
-/* Owns data, which always ends in a 0 that size_bytes does not count. Start with {0}: data is NULL while it is empty. */
+/* Owns data, which always ends in a 0 that size_bytes does not count. Start with {0}: data is NULL while it is empty.
+ */
 struct text {
     char *data;
     size_t size_bytes;

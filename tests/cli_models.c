@@ -65,8 +65,9 @@ static bool write_models(void)
     bool ok = gguf_builder_write(&b, model);
     gguf_builder_finish(&b);
     char *image = file_read(model, &n);
-    ok = ok && file_write(in_folder("truncated.gguf"), image, n - n / 4) && file_write(in_folder("header.gguf"), image, 40) &&
-         file_write(in_folder("empty.gguf"), "", 0) && file_write(in_folder("text.gguf"), "this is no model", 16);
+    ok = ok && file_write(in_folder("truncated.gguf"), image, n - n / 4) &&
+         file_write(in_folder("header.gguf"), image, 40) && file_write(in_folder("empty.gguf"), "", 0) &&
+         file_write(in_folder("text.gguf"), "this is no model", 16);
     free(image);
 
     b = (struct gguf_builder){0};

@@ -3,10 +3,10 @@
 #ifndef SCORIA_TESTS_CLI_MODELS_H
 #define SCORIA_TESTS_CLI_MODELS_H
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
 
 #include <cmocka.h>
 
@@ -38,10 +38,10 @@ void check_failure(struct outcome o, int status, const char *text);
 /* The status is 0; prints standard error otherwise. */
 void check_success(const struct outcome *o);
 
-#define NEEDS_DEVICE()                                                                                                 \
-    do {                                                                                                               \
-        if (!has_device)                                                                                               \
-            skip();                                                                                                    \
+#define NEEDS_DEVICE() \
+    do { \
+        if (!has_device) \
+            skip(); \
     } while (0)
 
 #endif

@@ -28,7 +28,7 @@ void outcome_finish(struct outcome *o);
 struct terminal {
     pid_t pid;
     int fd;
-    char *seen; /* all that was printed so far, with a 0 at the end; owned */
+    char *seen;               /* all that was printed so far, with a 0 at the end; owned */
     size_t n_seen, n_matched; /* terminal_expect looks behind what it found last */
 };
 

@@ -80,8 +80,12 @@ static void bad_files(void **state)
     static const struct {
         const char *file, *says;
     } cases[] = {
-        {"missing.gguf", "missing.gguf"}, {"truncated.gguf", "truncated.gguf"}, {"header.gguf", "header.gguf"},
-        {"empty.gguf", "empty.gguf"},     {"text.gguf", "GGUF"},                {"", "directory"},
+        {"missing.gguf", "missing.gguf"},
+        {"truncated.gguf", "truncated.gguf"},
+        {"header.gguf", "header.gguf"},
+        {"empty.gguf", "empty.gguf"},
+        {"text.gguf", "GGUF"},
+        {"", "directory"},
     };
 
     (void)state;
@@ -144,8 +148,8 @@ static void inspect_json(void **state)
     check_success(&o);
     assert_non_null(json);
     assert_int_equal(json_unpack(json, "{s:{s:s, s:{s:I}}, s:[{s:s, s:[I, I!]}]}", "metadata", "general.architecture",
-                                 &architecture, "tokenizer.ggml.tokens", "n_elements", &n_tokens, "tensors", "type", &type,
-                                 "shape", &n_tokens, &d2),
+                                 &architecture, "tokenizer.ggml.tokens", "n_elements", &n_tokens, "tensors", "type",
+                                 &type, "shape", &n_tokens, &d2),
                      0);
     assert_string_equal(architecture, "llama");
     assert_int_equal(n_tokens, 320);
@@ -198,7 +202,8 @@ static void tokenize(void **state)
     outcome_finish(&o);
     o = RUN("tokenize", "-m", model, "--json", "a b");
     json = json_loadb(o.out, o.n_out, 0, NULL);
-    assert_int_equal(json_array_size(json_object_get(json, "ids")), json_integer_value(json_object_get(json, "n_tokens")));
+    assert_int_equal(json_array_size(json_object_get(json, "ids")),
+                     json_integer_value(json_object_get(json, "n_tokens")));
     json_decref(json);
     outcome_finish(&o);
 }

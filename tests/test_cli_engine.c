@@ -67,9 +67,9 @@ static void run_json(void **state)
     check_success(&o);
     json_t *json = json_loadb(o.out, o.n_out, JSON_ALLOW_NUL, NULL), *ids;
     assert_non_null(json);
-    assert_int_equal(json_unpack(json, "{s:s%, s:o, s:s, s:I, s:{s:F}, s:{}, s:{}}", "text", &text, &(size_t){0}, "tokens",
-                                 &ids, "stop", &stop, "seed", &seed, "timings", "decode_tokens_per_second", &speed, "stats",
-                                 "placement"),
+    assert_int_equal(json_unpack(json, "{s:s%, s:o, s:s, s:I, s:{s:F}, s:{}, s:{}}", "text", &text, &(size_t){0},
+                                 "tokens", &ids, "stop", &stop, "seed", &seed, "timings", "decode_tokens_per_second",
+                                 &speed, "stats", "placement"),
                      0);
     assert_int_equal(json_array_size(ids), 8);
     assert_string_equal(stop, "max_tokens");
@@ -117,7 +117,8 @@ static void contexts(void **state)
 
 static void budgets(void **state)
 {
-    const char *const words[] = {"run", "-m", model, "-p", "Hello", "-n", "8", "--temp", "0", "--ignore-eos", "--vram", "4K", NULL};
+    const char *const words[] = {"run",    "-m", model,          "-p",     "Hello", "-n", "8",
+                                 "--temp", "0",  "--ignore-eos", "--vram", "4K",    NULL};
     struct outcome o = {0};
     char size[32];
     unsigned least;
@@ -142,13 +143,15 @@ static void devices(void **state)
     struct outcome o;
 
     (void)state;
-    check_failure(RUN("run", "-m", model, "-p", "x", "--device", "no such device"), 1, has_device ? "no such device" : "Vulkan");
+    check_failure(RUN("run", "-m", model, "-p", "x", "--device", "no such device"), 1,
+                  has_device ? "no such device" : "Vulkan");
     NEEDS_DEVICE();
     o = RUN("devices", "--json");
     json_t *json = json_loadb(o.out, o.n_out, 0, NULL);
     const char *name = json_string_value(json_object_get(json_array_get(json, 0), "name"));
     assert_non_null(name);
-    check_failure(RUN("run", "-m", model, "-p", "x", "--device", "no such device"), 1, name); /* lists those that exist */
+    check_failure(RUN("run", "-m", model, "-p", "x", "--device", "no such device"), 1,
+                  name); /* lists those that exist */
     check_failure(RUN("run", "-m", model, "-p", "x", "--device", "99"), 1, name);
     struct outcome table = RUN("devices");
     check_success(&table);
@@ -186,7 +189,8 @@ static void logits(void **state)
     outcome_finish(&o);
 
     /* what fails leaves the file that was there, and nothing beside it */
-    check_failure(RUN("logits", "-m", model, "--tokens", "1,320", "-o", path), 1, "token 320 is not in the vocabulary of 320");
+    check_failure(RUN("logits", "-m", model, "--tokens", "1,320", "-o", path), 1,
+                  "token 320 is not in the vocabulary of 320");
     check_failure(RUN("logits", "-m", in_folder("truncated.gguf"), "--tokens", "1", "-o", path), 1, "truncated.gguf");
     check_failure(RUN("logits", "-m", model, "--tokens", "1", "-o", in_folder("none/x")), 1, "none/x");
     check_failure(RUN("logits", "-m", model, "--tokens", "1", "-o", folder), 1, "directory");
@@ -242,8 +246,8 @@ static void chat_through_a_pipe(void **state)
 
     (void)state;
     NEEDS_DEVICE();
-    snprintf(input, sizeof input, "Hello\nand\\\nagain\n/save %s\n/reset\n/load %s\n/stats\n/exit\nnever\n", in_folder("talk"),
-             in_folder("talk"));
+    snprintf(input, sizeof input, "Hello\nand\\\nagain\n/save %s\n/reset\n/load %s\n/stats\n/exit\nnever\n",
+             in_folder("talk"), in_folder("talk"));
     o = RUN_WITH(input, "chat", "-m", model, "-n", "4", "--temp", "0");
     check_success(&o);
     assert_true(count(o.out, '\n') >= 2);
@@ -260,7 +264,8 @@ static void chat_through_a_pipe(void **state)
     free(saved);
 
     /* what goes wrong is said, the rest goes on, and the status tells */
-    o = RUN_WITH("/hlep\n/load nowhere\n\xff\n/save\nHello\n", "chat", "-m", model, "-n", "2", "--chat-template", "plain");
+    o = RUN_WITH("/hlep\n/load nowhere\n\xff\n/save\nHello\n", "chat", "-m", model, "-n", "2", "--chat-template",
+                 "plain");
     assert_int_equal(o.status, 1);
     assert_non_null(strstr(o.error, "did you mean '/help'"));
     assert_non_null(strstr(o.error, "scoria: nowhere: "));
@@ -272,7 +277,8 @@ static void chat_through_a_pipe(void **state)
 
 static void chat_forgets(void **state)
 {
-    static const char input[] = "first question\nsecond question\nthird question\nfourth question\nfifth question\n/stats\n";
+    static const char input[] =
+        "first question\nsecond question\nthird question\nfourth question\nfifth question\n/stats\n";
     char question[400];
     struct outcome o;
 
@@ -304,7 +310,7 @@ static void interrupts(void **state)
         skip(); /* it was done before the signal came */
     }
     assert_int_equal(o.status, 130);
-    assert_non_null(strstr(o.error, "decode: "));
+    assert_non_null(strstr(o.error, "prefill: "));
     outcome_finish(&o);
 }
 
@@ -317,8 +323,8 @@ static void full_output(void **state)
     NEEDS_DEVICE();
     snprintf(command, sizeof command, "\"$PROGRAM\" run -m %s -p x -n 4 > /dev/full", model);
     check_failure(program_shell(SCORIA_PROGRAM, command), 1, "cannot write to standard output");
-    snprintf(command, sizeof command, "{ \"$PROGRAM\" run -m %s -p x --ignore-eos; echo status $? >&2; } | head -c 1 >/dev/null",
-             model);
+    snprintf(command, sizeof command,
+             "{ \"$PROGRAM\" run -m %s -p x --ignore-eos; echo status $? >&2; } | head -c 1 >/dev/null", model);
     o = program_shell(SCORIA_PROGRAM, command);
     assert_non_null(strstr(o.error, "status 0\n"));
     outcome_finish(&o);
@@ -327,9 +333,9 @@ static void full_output(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(run_prints),   cmocka_unit_test(run_json), cmocka_unit_test(seeds),
-        cmocka_unit_test(contexts),     cmocka_unit_test(budgets),  cmocka_unit_test(devices),
-        cmocka_unit_test(logits),       cmocka_unit_test(bench),    cmocka_unit_test(chat_through_a_pipe),
+        cmocka_unit_test(run_prints),   cmocka_unit_test(run_json),   cmocka_unit_test(seeds),
+        cmocka_unit_test(contexts),     cmocka_unit_test(budgets),    cmocka_unit_test(devices),
+        cmocka_unit_test(logits),       cmocka_unit_test(bench),      cmocka_unit_test(chat_through_a_pipe),
         cmocka_unit_test(chat_forgets), cmocka_unit_test(interrupts), cmocka_unit_test(full_output),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);

@@ -45,7 +45,7 @@ static void run_stops_at_ctrl_c(void **state)
     struct terminal t = START("run", "-m", model, "-p", "Hello", "--ignore-eos", "-c", "512");
     expect(&t, "Hello");
     terminal_type(&t, "\003");
-    expect(&t, "decode: ");
+    expect(&t, "prefill: ");
     int status = terminal_finish(&t);
     assert_true(status == 130 || status == 0); /* 0: it was done before */
 }
