@@ -11,7 +11,7 @@ static const char space[] = "\xE2\x96\x81"; /* U+2581, how a piece spells ' ' */
 /* A stretch of the normalized text that is one piece so far: at first a character, or a whole user-defined piece. */
 struct symbol {
     uint32_t offset;
-    uint32_t size_bytes; /* 0: merged into an earlier symbol */
+    uint32_t size_bytes;    /* 0: merged into an earlier symbol */
     int32_t previous, next; /* -1 at the ends */
     bool frozen;            /* user-defined: never merges */
 };

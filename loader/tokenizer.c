@@ -226,13 +226,11 @@ size_t sc_tokenizer_decode(const struct sc_tokenizer *t, struct sc_decoder *d, s
     }
     size_t n = sc_tokenizer_decode_end(d, out); /* only byte pieces continue a character, as in sentencepiece */
     switch ((enum piece_type)p->type) {
-    case PIECE_CONTROL:
-        return show_special ? n + give_text(d, text, p->size_bytes, out + n) : n;
+    case PIECE_CONTROL: return show_special ? n + give_text(d, text, p->size_bytes, out + n) : n;
     case PIECE_UNKNOWN:
         d->started = true;
         return n + give_text(d, " \xE2\x81\x87 ", 5, out + n); /* what sentencepiece prints for it */
-    default:
-        return n + give_word(t, d, text, p->size_bytes, out + n);
+    default: return n + give_word(t, d, text, p->size_bytes, out + n);
     }
 }
 

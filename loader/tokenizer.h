@@ -43,8 +43,8 @@ enum { SC_DECODE_MAX_BYTES = 1024 }; /* the most that one call gives; longer pie
 
 /*
  * The text that `token` adds, into out[SC_DECODE_MAX_BYTES], not 0-terminated; returns its length in bytes. Control
- * tokens give no text unless show_special. Ids outside the vocabulary give none. Each byte that can never become part of
- * a character comes out as U+FFFD.
+ * tokens give no text unless show_special. Ids outside the vocabulary give none. Each byte that can never become part
+ * of a character comes out as U+FFFD.
  */
 size_t sc_tokenizer_decode(const struct sc_tokenizer *t, struct sc_decoder *d, sc_token token, bool show_special,
                            char *out);

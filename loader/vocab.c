@@ -153,8 +153,8 @@ static bool find_array(const struct vocab *v, const struct sc_gguf *g, const cha
     if (!*array)
         return sc_fail(e, SC_BAD_FILE, "%s: the tokenizer has no %s", path, key);
     if ((*array)->type != SC_GGUF_ARRAY || (*array)->n_elements != v->n)
-        return sc_fail(e, SC_BAD_FILE, "%s: %s is no array of %" PRIu32 " elements, one for each token",
-                       path, key, v->n);
+        return sc_fail(e, SC_BAD_FILE, "%s: %s is no array of %" PRIu32 " elements, one for each token", path, key,
+                       v->n);
     return true;
 }
 
@@ -198,8 +198,8 @@ static bool copy_texts(struct vocab *v, const char *path, const struct sc_gguf_v
     size_t total = 0;
     for (uint32_t i = 0; i < v->n; i++) {
         if (strings[i].size_bytes > VOCAB_MAX_PIECE_BYTES) {
-            sc_fail(e, SC_UNSUPPORTED, "%s: token %" PRIu32 " is %zu bytes long, and Scoria takes at most %d",
-                    path, i, strings[i].size_bytes, VOCAB_MAX_PIECE_BYTES);
+            sc_fail(e, SC_UNSUPPORTED, "%s: token %" PRIu32 " is %zu bytes long, and Scoria takes at most %d", path, i,
+                    strings[i].size_bytes, VOCAB_MAX_PIECE_BYTES);
             goto done;
         }
         total += strings[i].size_bytes;
@@ -233,9 +233,7 @@ static void index_piece(struct vocab *v, uint32_t i)
             v->unknown = token;
         map_add(v, &v->special, token);
         break;
-    case PIECE_CONTROL:
-        map_add(v, &v->special, token);
-        break;
+    case PIECE_CONTROL: map_add(v, &v->special, token); break;
     case PIECE_BYTE:
         if (v->bytes[v->pieces[i].byte] < 0)
             v->bytes[v->pieces[i].byte] = token;
@@ -248,9 +246,7 @@ static void index_piece(struct vocab *v, uint32_t i)
         v->has_unused = true;
         map_add(v, &v->words, token);
         break;
-    case PIECE_NORMAL:
-        map_add(v, &v->words, token);
-        break;
+    case PIECE_NORMAL: map_add(v, &v->words, token); break;
     }
 }
 

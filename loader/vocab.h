@@ -5,7 +5,8 @@
 
 #include "tokenizer.h"
 
-enum piece_type { /* tokenizer.ggml.token_type */
+/* The values of tokenizer.ggml.token_type. */
+enum piece_type {
     PIECE_NORMAL = 1,
     PIECE_UNKNOWN = 2,
     PIECE_CONTROL = 3,
@@ -18,10 +19,10 @@ enum piece_type { /* tokenizer.ggml.token_type */
 enum { VOCAB_MAX_PIECE_BYTES = SC_DECODE_MAX_BYTES / 3 - 3, VOCAB_MAX_PIECES = 1 << 22 };
 
 struct piece {
-    uint32_t offset;  /* in the vocabulary's text */
+    uint32_t offset; /* in the vocabulary's text */
     uint16_t size_bytes;
-    uint8_t type;     /* enum piece_type */
-    uint8_t byte;     /* that a PIECE_BYTE stands for */
+    uint8_t type; /* enum piece_type */
+    uint8_t byte; /* that a PIECE_BYTE stands for */
     float score;
 };
 
@@ -34,14 +35,14 @@ struct piece_map {
 
 struct vocab {
     uint32_t n;
-    struct piece *pieces; /* (n) */
-    char *text;           /* all pieces, one after the other */
+    struct piece *pieces;     /* (n) */
+    char *text;               /* all pieces, one after the other */
     struct piece_map words;   /* normal, user-defined and unused pieces: what merging may produce */
     struct piece_map special; /* control and unknown pieces: only SC_ENCODE_SPECIAL finds them in a text */
     sc_token bytes[256];      /* the byte pieces; used only if has_bytes */
     bool has_bytes;           /* there is a piece for each of the 256 bytes */
     bool has_user_defined, has_unused;
-    sc_token unknown;         /* -1: none, then has_bytes is true */
+    sc_token unknown; /* -1: none, then has_bytes is true */
 };
 
 /* Fills *v from tokenizer.ggml.tokens, .scores and .token_type. vocab_finish accepts a zeroed struct. */
