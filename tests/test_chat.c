@@ -195,9 +195,9 @@ static void test_wrong_use(void **state)
         size_t n;
         const char *text;
     } cases[] = {
-        {{U}, 0, "no question"},        {{S}, 1, "no question"},        {{A}, 1, "message 1"},
-        {{U, A}, 2, "nothing to answer"}, {{U, U}, 2, "message 2"},     {{S, A, U}, 3, "message 2"},
-        {{S, S, U}, 3, "message 2"},    {{U, A, S, U}, 4, "message 3"},
+        {{U}, 0, "no question"},          {{S}, 1, "no question"},        {{A}, 1, "message 1"},
+        {{U, A}, 2, "nothing to answer"}, {{U, U}, 2, "message 2"},       {{S, A, U}, 3, "message 2"},
+        {{S, S, U}, 3, "message 2"},      {{U, A, S, U}, 4, "message 3"},
     };
     struct sc_chat *c = create(&m, "plain");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -51,8 +51,8 @@ static char *decode(const struct sc_tokenizer *t, const sc_token *tokens, size_t
     char out[SC_DECODE_MAX_BYTES];
     struct byte_buffer text = {0};
     for (size_t i = 0; i <= n; i++) {
-        size_t given = i < n ? sc_tokenizer_decode(t, &d, tokens[i], show_special, out)
-                             : sc_tokenizer_decode_end(&d, out);
+        size_t given =
+            i < n ? sc_tokenizer_decode(t, &d, tokens[i], show_special, out) : sc_tokenizer_decode_end(&d, out);
         assert_true(given <= sizeof out);
         for (size_t at = 0, length; at < given; at += length) {
             length = utf8_length(out + at, given - at);
@@ -244,7 +244,7 @@ static void test_long_texts(void **state)
 {
     (void)state;
     struct sc_tokenizer *t = create_small(SMALL_WITH_BYTES);
-    size_t size_bytes = 1 << 20;
+    size_t size_bytes = 1 << 18;
     char *text = malloc(size_bytes);
     assert_non_null(text);
     static const char *const patterns[] = {"t", "the ", " ", "\xFF", "[REF"};
@@ -356,15 +356,15 @@ int main(int argc, char **argv)
     (void)argv;
     const struct CMUnitTest mistral_tests[] = {cmocka_unit_test(test_mistral_golden)};
     if (argc > 1 && (access(mistral_v1, R_OK) != 0 || access(mistral_v3, R_OK) != 0)) {
-        print_message("skipped: Mistral's vocabularies are made by tools/tokenizer_golden/run, which has not run here\n");
+        print_message(
+            "skipped: Mistral's vocabularies are made by tools/tokenizer_golden/run, which has not run here\n");
         return 77;
     }
     if (argc > 1)
         return cmocka_run_group_tests(mistral_tests, NULL, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),     cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_long_texts), cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_decoder),    cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_golden), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_long_texts),
+        cmocka_unit_test(test_flags),  cmocka_unit_test(test_decoder),    cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,7 +158,9 @@ static void test_ids(void **state)
 {
     (void)state;
     static const char *const keys[] = {
-        "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.bos_token_id",
+        "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",
         "tokenizer.ggml.eom_token_id",
     };
     for (size_t i = 0; i < 4; i++) {
@@ -219,7 +221,7 @@ static void test_odd_pieces(void **state)
     add(&b, "a", 5, PIECE_NORMAL);
     add(&b, "", 0, PIECE_NORMAL); /* 8, 9: matches nowhere */
     add(&b, "", 0, PIECE_USER_DEFINED);
-    add(&b, "<s>", 0, PIECE_NORMAL); /* 10: a word like a control piece */
+    add(&b, "<s>", 0, PIECE_NORMAL);          /* 10: a word like a control piece */
     add(&b, "\xFF\xE2\x96", 0, PIECE_NORMAL); /* 11: no UTF-8 */
     add(&b, "bab", -9, PIECE_NORMAL);         /* 12: never reached, because "ab" merges first */
     struct sc_tokenizer *t = create(&b);
@@ -268,11 +270,64 @@ static void test_missing_types(void **state)
     sc_tokenizer_destroy(t);
 }
 
+static void use(const struct sc_tokenizer *t)
+{
+    static const char text[] = "ab<s>abba</s> \xC3\xA9 \xFF<0x41>";
+    struct sc_error e = {0};
+    for (uint32_t flags = 0; flags < 8; flags++) {
+        sc_token *tokens;
+        size_t n;
+        assert_true(sc_tokenizer_encode(t, text, sizeof text - 1, flags, &tokens, &n, &e));
+        for (size_t i = 0; i < n; i++)
+            assert_in_range(tokens[i], 0, sc_tokenizer_n_vocab(t) - 1);
+        free(tokens);
+    }
+    struct sc_decoder d = {0};
+    char out[SC_DECODE_MAX_BYTES];
+    for (sc_token token = -1; token <= (sc_token)sc_tokenizer_n_vocab(t); token++) {
+        assert_true(sc_tokenizer_decode(t, &d, token, true, out) <= sizeof out);
+        (void)sc_tokenizer_is_end(t, token);
+    }
+}
+
+/* Every byte of a file changed in several ways: it opens and then works, or says why not. */
+static void test_damage(void **state)
+{
+    (void)state;
+    static const uint8_t flips[] = {0x01, 0x80, 0xFF};
+    struct vocab_builder b = {0};
+    struct byte_buffer image = {0};
+    add_basic(&b);
+    add(&b, "<0x41>", 0, PIECE_BYTE);
+    add(&b, "\xC3\xA9", 0, PIECE_USER_DEFINED);
+    add(&b, "bb", 0, PIECE_UNUSED);
+    vocab_builder_image(&b, &image);
+    int n_good = 0, n_bad = 0;
+    for (size_t i = 0; i < image.size_bytes; i++)
+        for (size_t f = 0; f < sizeof flips; f++) {
+            struct sc_error e = {0};
+            image.data[i] ^= flips[f];
+            struct sc_gguf *g = vocab_image_open(&image, &e);
+            struct sc_tokenizer *t = g ? sc_tokenizer_create(g, &e) : NULL;
+            sc_gguf_close(g);
+            if (t)
+                use(t);
+            assert_true(t ? e.code == SC_OK : e.code != SC_OK && e.text[0]);
+            n_good += t != NULL;
+            n_bad += !t;
+            sc_tokenizer_destroy(t);
+            image.data[i] ^= flips[f];
+        }
+    byte_buffer_finish(&image);
+    assert_true(n_good > 100 && n_bad > 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_files), cmocka_unit_test(test_bad_pieces),    cmocka_unit_test(test_ids),
         cmocka_unit_test(test_markers),   cmocka_unit_test(test_missing_types), cmocka_unit_test(test_odd_pieces),
+        cmocka_unit_test(test_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

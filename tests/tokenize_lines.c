@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For tools/tokenizer_golden: reads records (size as 4 little-endian bytes, then that many bytes of text) from stdin and
- * prints for each "ids|hex of the text that they decode to". With the name of a chat template, a record is a
+ * For tools/tokenizer_golden: reads records (size as 4 little-endian bytes, then that many bytes of text) from stdin
+ * and prints for each "ids|hex of the text that they decode to". With the name of a chat template, a record is a
  * conversation: the system's message (empty: none), then questions and answers, with a 0x1E byte between them.
  */
 #include <stdio.h>

@@ -40,29 +40,42 @@ void vocab_builder_small(struct vocab_builder *b, enum small_vocab version)
     fclose(f);
 }
 
-struct sc_gguf *vocab_builder_open(struct vocab_builder *b)
+void vocab_builder_image(struct vocab_builder *b, struct byte_buffer *image)
 {
-    char path[] = "vocab.tmp.XXXXXX";
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    close(fd);
     struct gguf_builder *f = &b->file;
     gguf_builder_string(f, "general.architecture", "llama");
     gguf_builder_string(f, "tokenizer.ggml.model", "llama");
     gguf_builder_array(f, "tokenizer.ggml.tokens", SC_GGUF_STRING, b->n, b->pieces.data, b->pieces.size_bytes);
     gguf_builder_array(f, "tokenizer.ggml.scores", SC_GGUF_F32, b->n, b->scores.data, b->scores.size_bytes);
     gguf_builder_array(f, "tokenizer.ggml.token_type", SC_GGUF_I32, b->n, b->types.data, b->types.size_bytes);
-    assert_true(gguf_builder_write(f, path));
-
-    struct sc_error e = {0};
-    struct sc_gguf *g = sc_gguf_open(path, &e);
-    remove(path);
-    if (!g)
-        fail_msg("%s", e.text);
+    assert_true(gguf_builder_image(f, image));
     gguf_builder_finish(f);
     byte_buffer_finish(&b->pieces);
     byte_buffer_finish(&b->scores);
     byte_buffer_finish(&b->types);
     b->n = 0;
+}
+
+struct sc_gguf *vocab_image_open(const struct byte_buffer *image, struct sc_error *e)
+{
+    char path[] = "vocab.tmp.XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_true(file_write(path, image->data, image->size_bytes));
+    struct sc_gguf *g = sc_gguf_open(path, e);
+    remove(path);
+    return g;
+}
+
+struct sc_gguf *vocab_builder_open(struct vocab_builder *b)
+{
+    struct byte_buffer image = {0};
+    struct sc_error e = {0};
+    vocab_builder_image(b, &image);
+    struct sc_gguf *g = vocab_image_open(&image, &e);
+    byte_buffer_finish(&image);
+    if (!g)
+        fail_msg("%s", e.text);
     return g;
 }

@@ -20,7 +20,13 @@ void vocab_builder_piece(struct vocab_builder *b, const char *text, size_t size_
 enum small_vocab { SMALL_WITH_BYTES, SMALL_WITHOUT_BYTES, SMALL_WITH_UNUSED };
 void vocab_builder_small(struct vocab_builder *b, enum small_vocab version);
 
-/* Writes, opens and removes the file, and empties the builder. Fails the test if the file cannot be opened. */
+/* The file in memory, appended to *image; empties the builder. */
+void vocab_builder_image(struct vocab_builder *b, struct byte_buffer *image);
+
+/* Writes it to a file, which is opened and removed. */
+struct sc_gguf *vocab_image_open(const struct byte_buffer *image, struct sc_error *e);
+
+/* Both. Fails the test if the file cannot be opened. */
 struct sc_gguf *vocab_builder_open(struct vocab_builder *b);
 
 #endif

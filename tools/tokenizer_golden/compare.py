@@ -25,7 +25,7 @@ MODELS = {
     "v7": "mistral_instruct_tokenizer_241114.model.v7",
 }
 
-CHAT_TEMPLATES = {"v1": "mistral-v1", "v3": "mistral-v3", "v7": "mistral-v7"}
+CHAT_TEMPLATES = {"v1": "mistral-v1", "v2": "mistral-v3", "v3": "mistral-v3", "v7": "mistral-v7"}
 
 
 def our_answers(binary, gguf_path, lines, *options):
