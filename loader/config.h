@@ -21,17 +21,14 @@ struct config {
     uint32_t n_experts;  /* 0: dense */
     uint32_t n_experts_used;
     uint32_t n_vocab;
-    uint32_t
-        n_ctx_train; /* at most the sliding window, if the model has one: attention here looks at the whole context */
+    uint32_t n_ctx_train; /* at most the model's sliding window: attention here looks at the whole context */
     float norm_eps;
 
-    /* rotary position embedding: dimension pair i of n_rot / 2 turns by pos * freq_scale * base^(-2i / n_rot) /
-     * factor[i] */
+    /* rotary position embedding: pair i of n_rot / 2 turns by pos * freq_scale * base^(-2i / n_rot) / factor[i] */
     uint32_t n_rot; /* even, at most head_dim */
     float rope_base;
-    float rope_freq_scale; /* 1, or 1 / factor of linear scaling */
-    const float
-        *rope_factors; /* (n_rot / 2) of rope_freqs.weight, > 0; NULL: all 1. Borrows until the gguf is closed. */
+    float rope_freq_scale;     /* 1, or 1 / factor of linear scaling */
+    const float *rope_factors; /* (n_rot / 2), all > 0; NULL: all 1. Borrows until the gguf is closed. */
 };
 
 /* A matrix of rows x cols (a vector has 1 row), row after row in GGUF blocks. Borrows until the gguf is closed. */

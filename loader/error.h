@@ -3,8 +3,8 @@
  * Errors are values. A function that can fail takes a `struct sc_error *` (never NULL) and returns true or a non-NULL
  * pointer on success, false or NULL on failure. On failure the error holds a code for the program and one sentence for
  * the user, with the file, tensor or device in it and no full stop. The first failure wins: setting an error that is
- * already set changes nothing, so a cleanup path may fail without hiding the cause. Start with `struct sc_error e =
- * {0}`.
+ * already set changes nothing, so a cleanup path may fail without hiding the cause. Start
+ * with `struct sc_error e = {0}`.
  */
 #ifndef SCORIA_ERROR_H
 #define SCORIA_ERROR_H

@@ -151,13 +151,20 @@ static bool open_model(struct sc_gguf *g, const char *path, struct sc_error *e)
     if (!join_tensors(g, path, e))
         return false;
 
-    const struct part *first = &g->parts[0];
-    g->value_names = sort_names(first->values, first->n_values, sizeof *first->values);
+    /* the first part comes last: its keys are the model's, the others' are only checked */
+    for (size_t i = g->n_parts; i-- > 0;) {
+        const struct part *p = &g->parts[i];
+        free(g->value_names);
+        g->value_names = sort_names(p->values, p->n_values, sizeof *p->values);
+        if (!g->value_names)
+            return sc_fail_memory(e, "the index of the model file");
+        if (!check_unique(g->value_names, p->n_values, p->path, "key", e))
+            return false;
+    }
     g->tensor_names = sort_names(g->tensors, g->n_tensors, sizeof *g->tensors);
-    if (!g->value_names || !g->tensor_names)
+    if (!g->tensor_names)
         return sc_fail_memory(e, "the index of the model file");
-    return check_unique(g->value_names, first->n_values, first->path, "key", e) &&
-           check_unique(g->tensor_names, g->n_tensors, path, "tensor", e);
+    return check_unique(g->tensor_names, g->n_tensors, path, "tensor", e);
 }
 
 struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e)

@@ -33,16 +33,14 @@ struct sc_type_info {
     const char *name;     /* as people write it: "q4_k" */
     uint32_t block_size;  /* weights in a block */
     uint32_t block_bytes; /* bytes of a block */
-    /* Expands n_blocks blocks to n_blocks * block_size floats. Any bytes are valid input (the result may be Inf or
-     * NaN). */
+    /* Expands n_blocks blocks to n_blocks * block_size floats. Any bytes are valid input; the result may be NaN. */
     void (*dequantize)(const uint8_t *blocks, float *out, size_t n_blocks);
 };
 
 /* The table's entry, or NULL for an id that has no entry. Takes any number, also one read from a file. */
 const struct sc_type_info *sc_type_info(uint32_t type);
 
-/* The name that ggml gives this id, also for types that Scoria lacks ("iq1_m"); NULL if ggml knows no such id either.
- */
+/* The name that ggml gives this id, also if Scoria lacks the type ("iq1_m"); NULL if ggml knows no such id either. */
 const char *sc_type_name(uint32_t type);
 
 /* All entries in order of id, *count of them: for tests and tables. */

@@ -517,6 +517,19 @@ static void write_part(int index, uint16_t no, uint16_t count, const char *tenso
     gguf_builder_finish(&b);
 }
 
+/* Keys of the second part are no part of the model, but a file that says two things is damaged all the same. */
+static void expect_duplicate_key(void)
+{
+    struct gguf_builder b = {.allow_duplicates = true};
+    gguf_builder_u32(&b, "split.no", 1);
+    gguf_builder_u32(&b, "split.count", 3);
+    gguf_builder_u32(&b, "general.alignment", 32);
+    gguf_builder_u32(&b, "general.alignment", 32);
+    assert_true(gguf_builder_write(&b, parts[1]));
+    gguf_builder_finish(&b);
+    expect_failure("duplicate key in a part", parts[1], SC_BAD_FILE, "key general.alignment is there twice");
+}
+
 static void test_damaged_split(void **state)
 {
     (void)state;
@@ -535,6 +548,7 @@ static void test_damaged_split(void **state)
     for (uint16_t i = 0; i < 3; i++)
         write_part(i, i, 3, i == 2 ? "a" : "b");
     expect_failure("tensor in two parts", parts[0], SC_BAD_FILE, "tensor b is there twice");
+    expect_duplicate_key();
     write_part(1, 2, 3, "c");
     expect_failure("wrong number", parts[1], SC_BAD_FILE, "(split.no 2, split.count 3) contradicts its name");
     write_part(0, 0, 4, "c");

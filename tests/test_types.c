@@ -92,7 +92,7 @@ static void test_table(void **state)
     }
     assert_null(sc_type_info(29));
     assert_string_equal(sc_type_name(29), "iq1_m");
-    static const uint32_t unknown[] = {41, 1000, INT32_MAX, 1u << 31, UINT32_MAX};
+    static const uint32_t unknown[] = {42, 1000, INT32_MAX, 1u << 31, UINT32_MAX};
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
         assert_null(sc_type_info(unknown[i]));
         assert_null(sc_type_name(unknown[i]));
