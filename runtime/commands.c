@@ -19,7 +19,8 @@ bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e)
         .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
         .commandBufferCount = 1,
     };
-    if (!gpu_check(gpu, gpu->vk.vkAllocateCommandBuffers(gpu->device, &buffer, &c->buffer), "create a command buffer", e)) {
+    if (!gpu_check(gpu, gpu->vk.vkAllocateCommandBuffers(gpu->device, &buffer, &c->buffer), "create a command buffer",
+                   e)) {
         commands_finish(c);
         return false;
     }
@@ -96,8 +97,8 @@ void commands_dispatch(struct commands *c, enum kernel kernel, const void *args,
     }
     order(c, accesses, n_accesses);
     gpu->vk.vkCmdBindPipeline(c->buffer, VK_PIPELINE_BIND_POINT_COMPUTE, gpu->pipelines[kernel]);
-    gpu->vk.vkCmdPushConstants(c->buffer, gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, kernel_infos[kernel].args_size_bytes,
-                               args);
+    gpu->vk.vkCmdPushConstants(c->buffer, gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                               kernel_infos[kernel].args_size_bytes, args);
     gpu->vk.vkCmdDispatch(c->buffer, x, y, z);
     c->n_dispatches++;
 }
@@ -125,7 +126,8 @@ bool commands_end(struct commands *c, struct sc_error *e)
             .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
             .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
         };
-        c->gpu->vk.vkCmdPipelineBarrier(c->buffer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+        c->gpu->vk.vkCmdPipelineBarrier(c->buffer,
+                                        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
                                         VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &memory, 0, NULL, 0, NULL);
         const VkResult result = c->gpu->vk.vkEndCommandBuffer(c->buffer);
         if (gpu_check(c->gpu, result, "finish recording", &c->error))
@@ -134,7 +136,8 @@ bool commands_end(struct commands *c, struct sc_error *e)
     return sc_fail(e, c->error.code, "%s", c->error.text);
 }
 
-bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value, struct sc_error *e)
+bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
+                struct sc_error *e)
 {
     VkCommandBuffer buffers[MAX_STREAMS];
     if (n_streams > MAX_STREAMS)

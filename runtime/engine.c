@@ -35,8 +35,8 @@ static bool check_context(struct sc_engine *engine, struct sc_error *e)
     struct sc_engine_params *p = &engine->params;
     const uint32_t longest = engine->config.n_ctx_train;
     if (p->n_ctx > longest)
-        return sc_fail(e, SC_INVALID_ARGUMENT, "a context of %u tokens is more than the %u that %s was made for", p->n_ctx,
-                       longest, p->model_path);
+        return sc_fail(e, SC_INVALID_ARGUMENT, "a context of %u tokens is more than the %u that %s was made for",
+                       p->n_ctx, longest, p->model_path);
     if (!p->n_ctx)
         p->n_ctx = longest < DEFAULT_CONTEXT ? longest : DEFAULT_CONTEXT;
     return true;
@@ -63,7 +63,8 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
         return false;
     const struct gpu *gpu = engine->gpu;
     if (gpu->info.kind == SC_DEVICE_CPU)
-        engine_log(engine, SC_LOG_INFO, "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
+        engine_log(engine, SC_LOG_INFO,
+                   "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
                    gpu->info.name);
     const uint64_t budget = p->vram_bytes ? p->vram_bytes : own_budget(gpu);
     if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget, gpu->info.name, e))
@@ -77,13 +78,15 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
 static void log_placement(const struct sc_engine *engine)
 {
     const struct sc_placement *p = &engine->placement;
-    engine_log(engine, SC_LOG_INFO, "%s: dense weights %.1f MB, KV cache %.1f MB, activations %.1f MB, buffers %.1f MB of %.1f MB",
+    engine_log(engine, SC_LOG_INFO,
+               "%s: dense weights %.1f MB, KV cache %.1f MB, activations %.1f MB, buffers %.1f MB of %.1f MB",
                engine->gpu->info.name, (double)p->dense_bytes / 1e6, (double)p->kv_bytes / 1e6,
                (double)p->activation_bytes / 1e6, (double)p->staging_bytes / 1e6, (double)p->budget_bytes / 1e6);
     if (p->n_experts_total)
         engine_log(engine, SC_LOG_INFO, "%u of %u experts fit, %.1f MB each: %s", p->n_slots, p->n_experts_total,
                    (double)p->slot_bytes / 1e6,
-                   p->n_slots == p->n_experts_total ? "all stay on the device" : "the others are uploaded when they are chosen");
+                   p->n_slots == p->n_experts_total ? "all stay on the device"
+                                                    : "the others are uploaded when they are chosen");
 }
 
 struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e)

@@ -110,7 +110,8 @@ static uint32_t victim(const struct experts *x, uint64_t now)
     return best;
 }
 
-static bool load(struct experts *x, struct upload *u, uint32_t layer, uint32_t expert, uint32_t slot, struct sc_error *e)
+static bool load(struct experts *x, struct upload *u, uint32_t layer, uint32_t expert, uint32_t slot,
+                 struct sc_error *e)
 {
     const struct expert_weights *from = &x->weights->layers[layer].experts[expert];
     const struct place *to = &x->slots[slot];
@@ -119,7 +120,8 @@ static bool load(struct experts *x, struct upload *u, uint32_t layer, uint32_t e
     x->owner[slot] = NOBODY; /* until all of it is on its way */
     for (uint32_t m = 0; m < 3; m++) {
         const struct weight *w = matrix_of(from, m);
-        if (!upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m), w->data, w->size_bytes, e))
+        if (!upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m), w->data, w->size_bytes,
+                          e))
             return false;
         x->uploaded_bytes += w->size_bytes;
     }
@@ -128,8 +130,8 @@ static bool load(struct experts *x, struct upload *u, uint32_t layer, uint32_t e
     return true;
 }
 
-bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids, bool only,
-                     struct sc_error *e)
+bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
+                     bool only, struct sc_error *e)
 {
     const uint64_t now = ++x->clock;
     const uint32_t first = layer * x->n_experts;

@@ -19,14 +19,14 @@ struct experts {
     uint64_t slot_bytes;
     uint32_t n_slots;
     struct slabs slabs;
-    struct place *slots;     /* (n_slots) */
-    uint32_t *owner;         /* (n_slots) layer * n_experts + expert, or NOBODY */
-    uint64_t *last_used;     /* (n_slots) */
-    uint32_t *slot_of;       /* (n_layers, n_experts) slot, or NOBODY */
+    struct place *slots; /* (n_slots) */
+    uint32_t *owner;     /* (n_slots) layer * n_experts + expert, or NOBODY */
+    uint64_t *last_used; /* (n_slots) */
+    uint32_t *slot_of;   /* (n_layers, n_experts) slot, or NOBODY */
     uint64_t clock;
-    struct buffer table;     /* on the device: (n_layers, n_experts) addresses */
-    uint64_t *table_row;     /* (n_experts) scratch */
-    uint64_t *table_mirror;  /* (n_layers, n_experts) what the device's table holds */
+    struct buffer table;    /* on the device: (n_layers, n_experts) addresses */
+    uint64_t *table_row;    /* (n_experts) scratch */
+    uint64_t *table_mirror; /* (n_layers, n_experts) what the device's table holds */
     uint64_t n_hits, n_misses, uploaded_bytes;
 };
 
@@ -34,7 +34,8 @@ struct experts {
 uint64_t experts_slot_bytes(const struct weights *w, const struct config *c);
 
 /* What experts_init takes off the budget. */
-bool experts_footprint(uint64_t slot_bytes, uint32_t n_slots, uint32_t n_table, uint64_t *bytes, struct sc_error *e) SC_CHECK;
+bool experts_footprint(uint64_t slot_bytes, uint32_t n_slots, uint32_t n_table, uint64_t *bytes,
+                       struct sc_error *e) SC_CHECK;
 
 /* Allocates the pool. Borrows gpu and weights. */
 bool experts_init(struct experts *x, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
@@ -45,11 +46,11 @@ void experts_finish(struct experts *x); /* accepts a zeroed struct */
 bool experts_are_resident(const struct experts *x);
 
 /*
- * Queues what is needed so that work submitted after upload_flush finds these experts of the layer in the table: ids are
- * distinct, n_ids <= n_slots. With `only`, the layer's table lists no other expert.
+ * Queues what is needed so that work submitted after upload_flush finds these experts of the layer in the table: ids
+ * are distinct, n_ids <= n_slots. With `only`, the layer's table lists no other expert.
  */
-bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids, bool only,
-                     struct sc_error *e) SC_CHECK;
+bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
+                     bool only, struct sc_error *e) SC_CHECK;
 
 /* The layer's gate (0), up (1) or down (2) matrices as the kernels find them. */
 struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uint32_t matrix);

@@ -6,8 +6,8 @@ static struct activations of_tokens(const struct activations *all, const struct 
 {
     const uint32_t n_used = m->config->n_experts ? m->config->n_experts_used : 1;
     struct activations a = *all;
-    struct tensor *per_token[] = {&a.x, &a.normed, &a.q, &a.k, &a.v, &a.att, &a.router_logits, &a.routing.ids,
-                                  &a.routing.probs, &a.tokens, &a.angles};
+    struct tensor *per_token[] = {&a.x,           &a.normed,        &a.q,      &a.k,     &a.v, &a.att, &a.router_logits,
+                                  &a.routing.ids, &a.routing.probs, &a.tokens, &a.angles};
     for (uint32_t i = 0; i < sizeof(per_token) / sizeof(per_token[0]); i++)
         per_token[i]->rows = n;
     a.gate.rows = a.up.rows = a.down.rows = n * n_used;
@@ -20,8 +20,8 @@ void forward_embed(struct commands *c, const struct model *m, const struct activ
     op_embed(c, a.x, m->token_embd, a.tokens);
 }
 
-void forward_attention(struct commands *c, const struct model *m, const struct activations *all, struct kv_cache kv, uint32_t l,
-                       uint32_t n)
+void forward_attention(struct commands *c, const struct model *m, const struct activations *all, struct kv_cache kv,
+                       uint32_t l, uint32_t n)
 {
     const struct activations a = of_tokens(all, m, n);
     const struct config *g = m->config;
@@ -70,7 +70,8 @@ void forward_combine(struct commands *c, const struct model *m, const struct act
         op_linear_add(c, a.x, m->layers[l].ffn_down, a.gate);
 }
 
-void forward_output(struct commands *c, const struct model *m, const struct activations *all, uint32_t first, uint32_t n)
+void forward_output(struct commands *c, const struct model *m, const struct activations *all, uint32_t first,
+                    uint32_t n)
 {
     struct activations a = of_tokens(all, m, n);
     a.x.address += (uint64_t)first * a.x.cols * sizeof(float);

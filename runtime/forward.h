@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The forward pass, as commands: each function records a piece of it for n tokens. The pieces are cut where the host may
- * have to act: after a layer's router has chosen, before its experts run.
+ * The forward pass, as commands: each function records a piece of it for n tokens. The pieces are cut where the host
+ * may have to act: after a layer's router has chosen, before its experts run.
  *
  *     embed   layer 0: attention, experts   layer 1: attention, experts   ...   output
  */
@@ -13,13 +13,13 @@
 /* The activations of a session, for up to n_batch tokens. Written n x cols below, n the tokens of a step. */
 struct activations {
     uint32_t n_batch;
-    uint32_t n_splits; /* of attention, when one token is computed */
-    struct tensor x;      /* (n, n_embd) the residual stream */
-    struct tensor normed; /* (n, n_embd) */
-    struct tensor q;      /* (n, n_heads * head_dim) */
-    struct tensor k, v;   /* (n, n_kv_heads * head_dim) */
-    struct tensor att;    /* (n, n_heads * head_dim) */
-    struct tensor partial; /* (n_heads * n_splits, head_dim + 2) attention's splits */
+    uint32_t n_splits;           /* of attention, when one token is computed */
+    struct tensor x;             /* (n, n_embd) the residual stream */
+    struct tensor normed;        /* (n, n_embd) */
+    struct tensor q;             /* (n, n_heads * head_dim) */
+    struct tensor k, v;          /* (n, n_kv_heads * head_dim) */
+    struct tensor att;           /* (n, n_heads * head_dim) */
+    struct tensor partial;       /* (n_heads * n_splits, head_dim + 2) attention's splits */
     struct tensor router_logits; /* (n, n_experts) */
     struct routing routing;
     struct tensor gate, up; /* (n * n_used, n_ff); dense: (n, n_ff) */
@@ -33,10 +33,10 @@ struct activations {
 void forward_embed(struct commands *c, const struct model *m, const struct activations *a, uint32_t n);
 
 /* x += attention(x); then, in a mixture of experts, the router's choice. */
-void forward_attention(struct commands *c, const struct model *m, const struct activations *a, struct kv_cache kv, uint32_t l,
-                       uint32_t n);
+void forward_attention(struct commands *c, const struct model *m, const struct activations *a, struct kv_cache kv,
+                       uint32_t l, uint32_t n);
 
-/* The chosen experts that the layer's table lists, or the dense feed-forward's first half. May be recorded again for others. */
+/* The chosen experts that the layer's table lists (once per wave of them), or the dense feed-forward's first half. */
 void forward_experts(struct commands *c, const struct model *m, const struct activations *a, uint32_t l, uint32_t n);
 
 /* x += the weighted sum of the experts, or the feed-forward's second half. */

@@ -12,8 +12,7 @@
 bool gpu_check(const struct gpu *gpu, VkResult result, const char *what, struct sc_error *e)
 {
     switch (result) {
-    case VK_SUCCESS:
-        return true;
+    case VK_SUCCESS: return true;
     case VK_ERROR_OUT_OF_HOST_MEMORY:
         return sc_fail(e, SC_OUT_OF_MEMORY, "%s: out of memory to %s", gpu->info.name, what);
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
@@ -145,8 +144,10 @@ static bool open_device(struct gpu *gpu, struct sc_error *e)
     gpu->vk.vkGetDeviceQueue(gpu->device, gpu->queue_family, 0, &gpu->queue);
     vkGetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->memory);
 
-    VkPhysicalDeviceMaintenance3Properties limits = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
-    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &limits};
+    VkPhysicalDeviceMaintenance3Properties limits = {.sType =
+                                                         VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                              .pNext = &limits};
     vkGetPhysicalDeviceProperties2(gpu->physical, &properties);
     gpu->max_allocation = limits.maxMemoryAllocationSize;
     return true;
@@ -165,7 +166,8 @@ static bool create_objects(struct gpu *gpu, struct sc_error *e)
     VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
     return gpu_check(gpu, gpu->vk.vkCreatePipelineLayout(gpu->device, &layout, NULL, &gpu->layout),
                      "create a pipeline layout", e) &&
-           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->timeline), "create a semaphore", e);
+           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->timeline),
+                     "create a semaphore", e);
 }
 
 struct gpu *gpu_create(const char *device, const char *cache_dir, struct sc_error *e)

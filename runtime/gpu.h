@@ -30,12 +30,12 @@ struct gpu {
     struct sc_device_info info;
     char cache_path[4096];     /* of the pipeline cache; "": none */
     size_t cache_loaded_bytes; /* what the file gave */
-    bool has_budget;       /* VK_EXT_memory_budget */
+    bool has_budget;           /* VK_EXT_memory_budget */
 };
 
 /*
  * Opens the device that `device` names (see sc_engine_params) and its pipeline cache in cache_dir. The caller owns the
- * result. gpu_destroy writes the cache back, waits for the device and accepts NULL; all buffers and commands end before it.
+ * result. gpu_destroy writes the cache back and accepts NULL; all buffers and commands end before it.
  */
 struct gpu *gpu_create(const char *device, const char *cache_dir, struct sc_error *e) SC_CHECK;
 void gpu_destroy(struct gpu *gpu);
@@ -59,7 +59,7 @@ struct buffer {
     uint64_t size_bytes;
 };
 
-/* Bytes that kernels may read beyond the end of what they were given (quant.glsl reads whole words): allocations carry them. */
+/* What kernels may read beyond the end of a matrix, since quant.glsl reads whole words: allocations have it behind. */
 enum { BUFFER_PADDING_BYTES = 64 };
 
 /* What buffer_init takes off the budget for a buffer of this size. */
@@ -89,8 +89,9 @@ struct access {
 enum { COMMANDS_MAX_PENDING = 64 };
 
 /*
- * A recorded stream of dispatches. It puts a barrier where a dispatch touches what an earlier one wrote, or writes what an
- * earlier one read, and nowhere else. Recording returns nothing: the first error stays in `error` and commands_end reports it.
+ * A recorded stream of dispatches. It puts a barrier where a dispatch touches what an earlier one wrote, or writes what
+ * an earlier one read, and nowhere else. Recording returns nothing: the first error stays in `error` and commands_end
+ * reports it.
  */
 struct commands {
     struct gpu *gpu;
@@ -113,7 +114,7 @@ void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_
                    uint64_t to_offset, uint64_t size_bytes);
 bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
 
-/* Submits recorded streams in one go, in order; *value is what gpu_wait takes. Host-visible results are visible after it. */
+/* Submits recorded streams in one go, in order; *value is what gpu_wait takes, after which results are visible. */
 bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
                 struct sc_error *e) SC_CHECK;
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;

@@ -10,9 +10,10 @@
 bool instance_create(VkInstance *instance, struct sc_error *e)
 {
     if (volkInitialize() != VK_SUCCESS)
-        return sc_fail(e, SC_NO_DEVICE,
-                       "no Vulkan loader on this machine: install libvulkan1 and your GPU's driver (on Debian and Ubuntu: "
-                       "mesa-vulkan-drivers, or NVIDIA's own package)");
+        return sc_fail(
+            e, SC_NO_DEVICE,
+            "no Vulkan loader on this machine: install libvulkan1 and your GPU's driver (on Debian and Ubuntu: "
+            "mesa-vulkan-drivers, or NVIDIA's own package)");
     VkApplicationInfo app = {
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
         .pApplicationName = "scoria",
@@ -22,9 +23,10 @@ bool instance_create(VkInstance *instance, struct sc_error *e)
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
     VkResult result = vkCreateInstance(&info, NULL, instance);
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
-        return sc_fail(e, SC_NO_DEVICE,
-                       "no Vulkan driver on this machine: install your GPU's (on Debian and Ubuntu: mesa-vulkan-drivers, or "
-                       "NVIDIA's own package)");
+        return sc_fail(
+            e, SC_NO_DEVICE,
+            "no Vulkan driver on this machine: install your GPU's (on Debian and Ubuntu: mesa-vulkan-drivers, or "
+            "NVIDIA's own package)");
     if (result != VK_SUCCESS)
         return sc_fail(e, SC_NO_DEVICE, "Vulkan could not start (error %d)", (int)result);
     volkLoadInstanceOnly(*instance);
@@ -159,9 +161,8 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
         if (!(heap->flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) || heap->size <= info->memory_bytes)
             continue;
         info->memory_bytes = heap->size;
-        info->free_bytes = has_budget && budget.heapBudget[i] > budget.heapUsage[i]
-                               ? budget.heapBudget[i] - budget.heapUsage[i]
-                               : 0;
+        info->free_bytes =
+            has_budget && budget.heapBudget[i] > budget.heapUsage[i] ? budget.heapBudget[i] - budget.heapUsage[i] : 0;
     }
 
     VkPhysicalDeviceSubgroupSizeControlPropertiesEXT size_control = {

@@ -11,7 +11,8 @@
 bool instance_create(VkInstance *instance, struct sc_error *e) SC_CHECK;
 
 /* Sets *devices to the instance's devices, freed by the caller with free(); at least one. */
-bool instance_devices(VkInstance instance, VkPhysicalDevice **devices, uint32_t *n_devices, struct sc_error *e) SC_CHECK;
+bool instance_devices(VkInstance instance, VkPhysicalDevice **devices, uint32_t *n_devices,
+                      struct sc_error *e) SC_CHECK;
 
 /* Fills *info; info->unusable says what the device lacks of the feature floor (DESIGN: decision 1). */
 void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device_info *info);

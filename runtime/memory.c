@@ -12,7 +12,8 @@ uint64_t buffer_footprint(uint64_t size_bytes)
     return (size_bytes + BUFFER_PADDING_BYTES + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-/* The allowed memory type on the largest heap that has all of `wanted` and none of `unwanted`; UINT32_MAX: there is none. */
+/* The allowed memory type on the largest heap that has all of `wanted` and none of `unwanted`; UINT32_MAX: there is
+ * none. */
 static uint32_t memory_type(const struct gpu *gpu, uint32_t allowed, VkMemoryPropertyFlags wanted,
                             VkMemoryPropertyFlags unwanted)
 {

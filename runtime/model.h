@@ -14,9 +14,9 @@ struct layer {
     struct tensor attn_q, attn_k, attn_v;
     struct tensor attn_output;
     struct tensor ffn_norm;
-    struct tensor router;                      /* (n_experts, n_embd) */
-    struct expert_tensor gate, up, down;       /* mixture of experts */
-    struct tensor ffn_gate, ffn_up, ffn_down;  /* dense */
+    struct tensor router;                     /* (n_experts, n_embd) */
+    struct expert_tensor gate, up, down;      /* mixture of experts */
+    struct tensor ffn_gate, ffn_up, ffn_down; /* dense */
 };
 
 struct model {
@@ -31,7 +31,8 @@ struct model {
 };
 
 /* Bytes that the dense weights take off the budget. */
-bool model_dense_footprint(const struct weights *w, const struct config *c, uint64_t *bytes, struct sc_error *e) SC_CHECK;
+bool model_dense_footprint(const struct weights *w, const struct config *c, uint64_t *bytes,
+                           struct sc_error *e) SC_CHECK;
 
 /*
  * Uploads the dense weights, and the experts too if there is a slot for each. Borrows all it is given. `progress` as in

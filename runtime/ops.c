@@ -52,7 +52,7 @@ static uint32_t spread_z(uint32_t n)
     return groups(n, MAX_GROUPS);
 }
 
-/* Shapes are ours, not the file's: the loader has checked those. A wrong one is a bug, and asserts may be compiled out. */
+/* The loader has checked the file's shapes, so a wrong one here is a bug; but asserts may be compiled out. */
 static bool shapes_fit(struct commands *c, bool fit, const char *op)
 {
     if (!fit)
@@ -80,7 +80,8 @@ void op_embed(struct commands *c, struct tensor y, struct tensor w, struct tenso
     if (!shapes_fit(c, y.rows == tokens.rows && y.cols == w.cols && tokens.cols == 1 && w.cols % 16 == 0, "op_embed"))
         return;
     struct embed_args args = {.w = w.address, .tokens = tokens.address, .y = y.address, .cols = w.cols};
-    DISPATCH(c, variant(KERNEL_EMBED_F32, w.type), &args, groups(w.cols / 16, WORKGROUP), y.rows, 1, reads(tokens), writes(y));
+    DISPATCH(c, variant(KERNEL_EMBED_F32, w.type), &args, groups(w.cols / 16, WORKGROUP), y.rows, 1, reads(tokens),
+             writes(y));
 }
 
 void op_rms_norm(struct commands *c, struct tensor y, struct tensor x, struct tensor w, float eps)
@@ -101,15 +102,26 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
     if (!shapes_fit(c, y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0, "op_linear"))
         return;
     if (x.rows == 1) {
-        struct matvec_args args = {.w = w.address, .x = x.address, .y = y.address, .rows = w.rows, .cols = w.cols,
-                                   .x_div = 1, .accumulate = accumulate};
+        struct matvec_args args = {.w = w.address,
+                                   .x = x.address,
+                                   .y = y.address,
+                                   .rows = w.rows,
+                                   .cols = w.cols,
+                                   .x_div = 1,
+                                   .accumulate = accumulate};
         const uint32_t n = matvec_groups(c, w.rows);
         DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
     } else {
-        struct matmul_args args = {.w = w.address, .x = x.address, .y = y.address, .rows = w.rows, .cols = w.cols,
-                                   .n = x.rows, .x_div = 1, .accumulate = accumulate};
-        DISPATCH(c, variant(KERNEL_MATMUL_F32, w.type), &args, groups(w.rows, MATMUL_ROWS), groups(x.rows, MATMUL_COLUMNS), 1,
-                 reads(x), writes(y));
+        struct matmul_args args = {.w = w.address,
+                                   .x = x.address,
+                                   .y = y.address,
+                                   .rows = w.rows,
+                                   .cols = w.cols,
+                                   .n = x.rows,
+                                   .x_div = 1,
+                                   .accumulate = accumulate};
+        DISPATCH(c, variant(KERNEL_MATMUL_F32, w.type), &args, groups(w.rows, MATMUL_ROWS),
+                 groups(x.rows, MATMUL_COLUMNS), 1, reads(x), writes(y));
     }
 }
 
@@ -132,26 +144,43 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q, stru
     if (!shapes_fit(c, fit, "op_rope_store"))
         return;
     struct rope_store_args args = {
-        .q = q.address, .k = k.address, .v = v.address, .angles = angles.address, .k_cache = kv.k.address,
-        .v_cache = kv.v.address, .step = step.address, .n_heads = h.n, .n_kv_heads = h.n_kv, .head_dim = h.dim,
+        .q = q.address,
+        .k = k.address,
+        .v = v.address,
+        .angles = angles.address,
+        .k_cache = kv.k.address,
+        .v_cache = kv.v.address,
+        .step = step.address,
+        .n_heads = h.n,
+        .n_kv_heads = h.n_kv,
+        .head_dim = h.dim,
         .n_rot = h.n_rot,
     };
     const enum kernel kernel = kv.k.type == SC_F32 ? KERNEL_ROPE_STORE : KERNEL_ROPE_STORE_F16;
-    DISPATCH(c, kernel, &args, groups((q.cols + 2 * k.cols) / 2, WORKGROUP), q.rows, 1, reads(k), reads(v), reads(angles),
-             reads(step), writes(q), writes(kv.k), writes(kv.v));
+    DISPATCH(c, kernel, &args, groups((q.cols + 2 * k.cols) / 2, WORKGROUP), q.rows, 1, reads(k), reads(v),
+             reads(angles), reads(step), writes(q), writes(kv.k), writes(kv.v));
 }
 
 void op_attention(struct commands *c, struct tensor y, struct tensor q, struct kv_cache kv, struct tensor partial,
                   uint32_t n_splits, struct tensor step, struct heads h)
 {
-    const bool fit = y.rows == q.rows && y.cols == q.cols && q.cols == h.n * h.dim && kv.k.cols == h.n_kv * h.dim &&
-                     h.dim % 4 == 0 && h.dim <= MAX_HEAD_DIM && h.n % h.n_kv == 0 && n_splits > 0 &&
-                     (n_splits == 1 || ((uint64_t)q.rows * h.n * n_splits <= partial.rows && partial.cols == h.dim + 2));
+    const bool fit =
+        y.rows == q.rows && y.cols == q.cols && q.cols == h.n * h.dim && kv.k.cols == h.n_kv * h.dim &&
+        h.dim % 4 == 0 && h.dim <= MAX_HEAD_DIM && h.n % h.n_kv == 0 && n_splits > 0 &&
+        (n_splits == 1 || ((uint64_t)q.rows * h.n * n_splits <= partial.rows && partial.cols == h.dim + 2));
     if (!shapes_fit(c, fit, "op_attention"))
         return;
     struct attention_args args = {
-        .q = q.address, .k_cache = kv.k.address, .v_cache = kv.v.address, .y = y.address, .partial = partial.address,
-        .step = step.address, .n_heads = h.n, .n_kv_heads = h.n_kv, .head_dim = h.dim, .n_splits = n_splits,
+        .q = q.address,
+        .k_cache = kv.k.address,
+        .v_cache = kv.v.address,
+        .y = y.address,
+        .partial = partial.address,
+        .step = step.address,
+        .n_heads = h.n,
+        .n_kv_heads = h.n_kv,
+        .head_dim = h.dim,
+        .n_splits = n_splits,
         .scale = 1 / sqrtf((float)h.dim),
     };
     const enum kernel kernel = kv.k.type == SC_F32 ? KERNEL_ATTENTION : KERNEL_ATTENTION_F16;
@@ -160,8 +189,10 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
         DISPATCH(c, kernel, &args, tiles, h.n_kv, 1, reads(q), reads(kv.k), reads(kv.v), reads(step), writes(y));
         return;
     }
-    DISPATCH(c, kernel, &args, tiles, h.n_kv, n_splits, reads(q), reads(kv.k), reads(kv.v), reads(step), writes(partial));
-    struct attention_reduce_args reduce = {.partial = partial.address, .y = y.address, .head_dim = h.dim, .n_splits = n_splits};
+    DISPATCH(c, kernel, &args, tiles, h.n_kv, n_splits, reads(q), reads(kv.k), reads(kv.v), reads(step),
+             writes(partial));
+    struct attention_reduce_args reduce = {
+        .partial = partial.address, .y = y.address, .head_dim = h.dim, .n_splits = n_splits};
     DISPATCH(c, KERNEL_ATTENTION_REDUCE, &reduce, q.rows * h.n, 1, 1, reads(partial), writes(y));
 }
 
@@ -171,8 +202,12 @@ void op_route(struct commands *c, struct routing r, struct tensor logits)
                      logits.cols <= SC_MAX_EXPERTS && r.ids.cols <= SC_MAX_EXPERTS_USED && r.ids.cols <= logits.cols;
     if (!shapes_fit(c, fit, "op_route"))
         return;
-    struct route_args args = {.logits = logits.address, .ids = r.ids.address, .probs = r.probs.address,
-                              .host_ids = r.host_ids, .n_experts = logits.cols, .n_used = r.ids.cols};
+    struct route_args args = {.logits = logits.address,
+                              .ids = r.ids.address,
+                              .probs = r.probs.address,
+                              .host_ids = r.host_ids,
+                              .n_experts = logits.cols,
+                              .n_used = r.ids.cols};
     const struct access host = {.address = r.host_ids, .size_bytes = tensor_size_bytes(&r.ids), .write = true};
     DISPATCH(c, KERNEL_ROUTE, &args, logits.rows, 1, 1, reads(logits), writes(r.ids), writes(r.probs), host);
 }
@@ -180,9 +215,13 @@ void op_route(struct commands *c, struct routing r, struct tensor logits)
 void op_group(struct commands *c, struct routing r, uint32_t n_experts)
 {
     const uint32_t n_pairs = r.ids.rows * r.ids.cols;
-    if (!shapes_fit(c, r.first.cols == n_experts + 1 && r.pairs.cols >= n_pairs && n_experts <= SC_MAX_EXPERTS, "op_group"))
+    if (!shapes_fit(c, r.first.cols == n_experts + 1 && r.pairs.cols >= n_pairs && n_experts <= SC_MAX_EXPERTS,
+                    "op_group"))
         return;
-    struct group_args args = {.ids = r.ids.address, .first = r.first.address, .pairs = r.pairs.address, .n_pairs = n_pairs,
+    struct group_args args = {.ids = r.ids.address,
+                              .first = r.first.address,
+                              .pairs = r.pairs.address,
+                              .n_pairs = n_pairs,
                               .n_experts = n_experts};
     DISPATCH(c, KERNEL_GROUP, &args, 1, 1, 1, reads(r.ids), writes(r.first), writes(r.pairs));
 }
@@ -196,14 +235,27 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
         return;
     const uint32_t x_div = x.rows == n ? n_used : 1;
     if (n == 1) {
-        struct matvec_args args = {.experts = w.slots, .ids = r.ids.address, .x = x.address, .y = y.address,
-                                   .w_offset = w.offset, .rows = w.rows, .cols = w.cols, .x_div = x_div};
+        struct matvec_args args = {.experts = w.slots,
+                                   .ids = r.ids.address,
+                                   .x = x.address,
+                                   .y = y.address,
+                                   .w_offset = w.offset,
+                                   .rows = w.rows,
+                                   .cols = w.cols,
+                                   .x_div = x_div};
         const uint32_t n_groups = matvec_groups(c, w.rows);
-        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups), reads(x),
-                 reads(r.ids), writes(y));
+        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups),
+                 reads(x), reads(r.ids), writes(y));
     } else {
-        struct matmul_args args = {.experts = w.slots, .first = r.first.address, .pairs = r.pairs.address, .x = x.address,
-                                   .y = y.address, .w_offset = w.offset, .rows = w.rows, .cols = w.cols, .x_div = x_div};
+        struct matmul_args args = {.experts = w.slots,
+                                   .first = r.first.address,
+                                   .pairs = r.pairs.address,
+                                   .x = x.address,
+                                   .y = y.address,
+                                   .w_offset = w.offset,
+                                   .rows = w.rows,
+                                   .cols = w.cols,
+                                   .x_div = x_div};
         DISPATCH(c, variant(KERNEL_MATMUL_F32, w.type), &args, groups(w.rows, MATMUL_ROWS), groups(n, MATMUL_COLUMNS),
                  w.n_experts, reads(x), reads(r.first), reads(r.pairs), writes(y));
     }
@@ -222,7 +274,7 @@ void op_combine(struct commands *c, struct tensor x, struct tensor y, struct rou
 {
     if (!shapes_fit(c, r.probs.rows == x.rows && y.rows == x.rows * r.probs.cols && y.cols == x.cols, "op_combine"))
         return;
-    struct combine_args args = {.x = x.address, .y = y.address, .probs = r.probs.address, .n_embd = x.cols,
-                                .n_used = r.probs.cols};
+    struct combine_args args = {
+        .x = x.address, .y = y.address, .probs = r.probs.address, .n_embd = x.cols, .n_used = r.probs.cols};
     DISPATCH(c, KERNEL_COMBINE, &args, groups(x.cols, WORKGROUP), x.rows, 1, reads(y), reads(r.probs), writes(x));
 }

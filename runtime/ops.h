@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One function per operation of the forward pass: it checks the shapes, fills the kernel's arguments and records one
- * dispatch. Shapes are in comments, slowest dimension first; n is the number of tokens of the step. Activations are fp32.
+ * dispatch. Shapes are in comments, slowest dimension first; n is the number of tokens of the step. Activations are
+ * fp32.
  */
 #ifndef SCORIA_OPS_H
 #define SCORIA_OPS_H
@@ -27,11 +28,11 @@ struct expert_tensor {
 
 /* Which experts the tokens of a step chose. */
 struct routing {
-    struct tensor ids;   /* (n, n_used) u32 */
-    struct tensor probs; /* (n, n_used) */
+    struct tensor ids;        /* (n, n_used) u32 */
+    struct tensor probs;      /* (n, n_used) */
     VkDeviceAddress host_ids; /* a copy of ids in host memory, or 0 */
-    struct tensor first; /* (1, n_experts + 1) u32: where each expert's pairs begin, made by op_group */
-    struct tensor pairs; /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
+    struct tensor first;      /* (1, n_experts + 1) u32: where each expert's pairs begin, made by op_group */
+    struct tensor pairs;      /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
 };
 
 /* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32 or SC_F16. */
@@ -63,12 +64,13 @@ void op_linear_add(struct commands *c, struct tensor y, struct tensor w, struct 
 
 /* Turns q in place and k on its way into the cache, at positions step.n_past and on; v goes there as it is. */
 void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q /* (n, n_heads * dim) */,
-                   struct tensor k /* (n, n_kv * dim) */, struct tensor v, struct tensor angles /* (n, n_rot) cos, sin pairs */,
-                   struct tensor step, struct heads h);
+                   struct tensor k /* (n, n_kv * dim) */, struct tensor v,
+                   struct tensor angles /* (n, n_rot) cos, sin pairs */, struct tensor step, struct heads h);
 
 /*
- * y = softmax(q k^T / sqrt(dim), each token seeing itself and what is before it) v, the cache cut into n_splits pieces that
- * are computed at once; `partial` holds them until they are merged: (n * n_heads * n_splits, dim + 2), unused if n_splits is 1.
+ * y = softmax(q k^T / sqrt(dim), each token seeing itself and what is before it) v, the cache cut into n_splits pieces
+ * that are computed at once; `partial` holds them until they are merged: (n * n_heads * n_splits, dim + 2), unused if
+ * n_splits is 1.
  */
 void op_attention(struct commands *c, struct tensor y /* (n, n_heads * dim) */, struct tensor q, struct kv_cache kv,
                   struct tensor partial, uint32_t n_splits, struct tensor step, struct heads h);
@@ -79,7 +81,7 @@ void op_route(struct commands *c, struct routing r, struct tensor logits /* (n, 
 /* Sorts the pairs by expert, for op_expert_linear with more than one token. */
 void op_group(struct commands *c, struct routing r, uint32_t n_experts);
 
-/* y[pair] = W[expert of pair] x[row], where row is the pair itself or its token, as the rows of x say; experts without a slot leave y. */
+/* y[pair] = W[its expert] x[pair, or its token, as the rows of x say]; experts without a slot leave y alone. */
 void op_expert_linear(struct commands *c, struct tensor y /* (n * n_used, rows) */, struct expert_tensor w,
                       struct tensor x /* (n or n * n_used, cols) */, struct routing r);
 

@@ -49,10 +49,9 @@ bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e)
                   .pSpecializationInfo = &specialization},
         .layout = gpu->layout,
     };
-    const bool ok = gpu_check(gpu,
-                              gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &pipeline, NULL,
-                                                               &gpu->pipelines[kernel]),
-                              what, e);
+    const bool ok = gpu_check(
+        gpu, gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &pipeline, NULL, &gpu->pipelines[kernel]),
+        what, e);
     gpu->vk.vkDestroyShaderModule(gpu->device, module, NULL);
     return ok;
 }

@@ -59,7 +59,8 @@ static void set_path(struct gpu *gpu, const char *cache_dir)
     char uuid[2 * VK_UUID_SIZE + 1];
     for (uint32_t i = 0; i < VK_UUID_SIZE; i++)
         snprintf(uuid + 2 * i, 3, "%02x", p.pipelineCacheUUID[i]);
-    snprintf(gpu->cache_path, sizeof(gpu->cache_path), "%s/pipelines-%04x-%04x-%s.bin", dir, p.vendorID, p.deviceID, uuid);
+    snprintf(gpu->cache_path, sizeof(gpu->cache_path), "%s/pipelines-%04x-%04x-%s.bin", dir, p.vendorID, p.deviceID,
+             uuid);
 }
 
 /* The driver's bytes out of the file, NULL if there are none to trust. The caller frees. */

@@ -13,8 +13,8 @@ static uint64_t used_bytes(const struct sc_placement *p)
 }
 
 /* Everything but the expert slots beyond the fewest and the ring beyond the smallest, with a micro-batch of n_batch. */
-static bool measure(struct sc_placement *p, const struct sc_engine_params *params, uint32_t n_batch, const struct weights *w,
-                    const struct config *c, struct sc_error *e)
+static bool measure(struct sc_placement *p, const struct sc_engine_params *params, uint32_t n_batch,
+                    const struct weights *w, const struct config *c, struct sc_error *e)
 {
     struct session_footprint session;
     if (!model_dense_footprint(w, c, &p->dense_bytes, e) ||
@@ -81,16 +81,18 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
         if (fits && !fill(&p, e))
             return false;
         const bool resident = fits && p.n_slots == p.n_experts_total;
-        if (params->n_batch || n_batch / 2 < MIN_BATCH || (fits && (resident || p.activation_bytes <= budget_bytes / 8)))
+        if (params->n_batch || n_batch / 2 < MIN_BATCH ||
+            (fits && (resident || p.activation_bytes <= budget_bytes / 8)))
             break;
     }
     if (p.minimum_bytes > budget_bytes)
         return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY,
                        "the model needs at least %llu MiB on %s (dense weights %.1f MB, KV cache of %u tokens %.1f MB, "
                        "activations %.1f MB, buffers %.1f MB, %u expert slots %.1f MB), and the budget is %.1f MB",
-                       (unsigned long long)((p.minimum_bytes + (1 << 20) - 1) >> 20), device, (double)p.dense_bytes / 1e6,
-                       params->n_ctx, (double)p.kv_bytes / 1e6, (double)p.activation_bytes / 1e6,
-                       (double)p.staging_bytes / 1e6, p.n_slots, (double)p.expert_bytes / 1e6, (double)budget_bytes / 1e6);
+                       (unsigned long long)((p.minimum_bytes + (1 << 20) - 1) >> 20), device,
+                       (double)p.dense_bytes / 1e6, params->n_ctx, (double)p.kv_bytes / 1e6,
+                       (double)p.activation_bytes / 1e6, (double)p.staging_bytes / 1e6, p.n_slots,
+                       (double)p.expert_bytes / 1e6, (double)budget_bytes / 1e6);
     params->n_batch = n_batch;
     *placement = p;
     return true;

@@ -35,7 +35,7 @@ struct sc_device_info {
     char driver[512]; /* driver name and version as the driver tells them */
     enum sc_device_kind kind;
     uint32_t vendor_id, device_id;
-    uint32_t api_version; /* as VK_MAKE_API_VERSION packs it */
+    uint32_t api_version;  /* as VK_MAKE_API_VERSION packs it */
     uint64_t memory_bytes; /* of the largest device-local heap */
     uint64_t free_bytes;   /* what the driver grants now (VK_EXT_memory_budget), 0 if it does not tell */
     uint32_t subgroup_size, min_subgroup_size, max_subgroup_size; /* min = max = size where it cannot vary */
@@ -45,7 +45,7 @@ struct sc_device_info {
     char unusable[200]; /* why Scoria cannot use it; "" if it can */
 };
 
-/* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error that says what to install. */
+/* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error. */
 bool sc_devices(struct sc_device_info **devices, size_t *n_devices, struct sc_error *e) SC_CHECK;
 
 /* ---- engine ---- */
@@ -56,12 +56,12 @@ enum sc_kv_type { SC_KV_F16, SC_KV_F32 };
 
 struct sc_engine_params {
     const char *model_path;
-    const char *device;      /* NULL: the best; an index, or a part of one device's name (any case) */
-    uint64_t vram_bytes;     /* bound of everything allocated on the device; 0: what it has free, less a reserve */
-    uint32_t n_ctx;          /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
-    uint32_t n_batch;        /* micro-batch: most tokens in one pass; 0: 512 */
+    const char *device;  /* NULL: the best; an index, or a part of one device's name (any case) */
+    uint64_t vram_bytes; /* bound of everything allocated on the device; 0: what it has free, less a reserve */
+    uint32_t n_ctx;      /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
+    uint32_t n_batch;    /* micro-batch: most tokens in one pass; 0: 512 */
     enum sc_kv_type kv_type;
-    const char *cache_dir;   /* for compiled pipelines; NULL: $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none */
+    const char *cache_dir; /* for compiled pipelines; NULL: $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none */
 
     /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */
     void (*log)(void *user, enum sc_log_level level, const char *text);
@@ -71,15 +71,15 @@ struct sc_engine_params {
 
 /* What went where. Bytes on the device; the sum of the first five is at most the budget. */
 struct sc_placement {
-    uint64_t budget_bytes;   /* --vram, or what was found by itself */
-    uint64_t minimum_bytes;  /* the smallest budget that this model runs with, at this context and batch */
-    uint64_t dense_bytes;    /* everything but experts */
-    uint64_t expert_bytes;   /* n_slots slots */
+    uint64_t budget_bytes;  /* --vram, or what was found by itself */
+    uint64_t minimum_bytes; /* the smallest budget that this model runs with, at this context and batch */
+    uint64_t dense_bytes;   /* everything but experts */
+    uint64_t expert_bytes;  /* n_slots slots */
     uint64_t kv_bytes;
     uint64_t activation_bytes;
-    uint64_t staging_bytes;  /* the host-visible rings and result buffers */
-    uint64_t ring_bytes;     /* of staging_bytes: the upload ring */
-    uint64_t slot_bytes;     /* one expert of one layer: gate, up, down */
+    uint64_t staging_bytes; /* the host-visible rings and result buffers */
+    uint64_t ring_bytes;    /* of staging_bytes: the upload ring */
+    uint64_t slot_bytes;    /* one expert of one layer: gate, up, down */
     uint32_t n_slots;
     uint32_t n_experts_total; /* over all layers; resident when n_slots is as many */
 };
@@ -90,7 +90,8 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
 void sc_engine_destroy(struct sc_engine *engine); /* after its sessions; accepts NULL */
 
 const struct sc_gguf *sc_engine_gguf(const struct sc_engine *engine);
-const struct sc_tokenizer *sc_engine_tokenizer(const struct sc_engine *engine, struct sc_error *e) SC_CHECK; /* NULL if the file has none */
+const struct sc_tokenizer *sc_engine_tokenizer(const struct sc_engine *engine,
+                                               struct sc_error *e) SC_CHECK; /* NULL if the file has none */
 const struct sc_device_info *sc_engine_device(const struct sc_engine *engine);
 const struct sc_placement *sc_engine_placement(const struct sc_engine *engine);
 uint32_t sc_engine_n_vocab(const struct sc_engine *engine);
@@ -112,18 +113,18 @@ struct sc_stats {
     uint64_t uploaded_bytes;             /* of experts, host to device */
     double wait_seconds;                 /* the host waited for the device's routing or copied experts */
     uint64_t n_submits;
-    uint32_t n_dispatches, n_barriers;   /* of one decode step */
+    uint32_t n_dispatches, n_barriers; /* of one decode step */
 };
 
 struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *e) SC_CHECK;
 void sc_session_destroy(struct sc_session *session); /* accepts NULL */
 
 /*
- * Appends n_tokens tokens to the sequence and computes them, in micro-batches. Writes the logits of the last n_logits of
- * them (0 to n_tokens) to logits (n_logits, n_vocab). On failure the sequence is as long as before the call.
+ * Appends n_tokens tokens to the sequence and computes them, in micro-batches. Writes the logits of the last n_logits
+ * of them (0 to n_tokens) to logits (n_logits, n_vocab). On failure the sequence is as long as before the call.
  */
-bool sc_session_eval(struct sc_session *session, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,
-                     struct sc_error *e) SC_CHECK;
+bool sc_session_eval(struct sc_session *session, const sc_token *tokens, size_t n_tokens, float *logits,
+                     size_t n_logits, struct sc_error *e) SC_CHECK;
 
 uint32_t sc_session_n_past(const struct sc_session *session); /* tokens in the sequence */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A session evaluates tokens in steps: one step is one pass of up to n_batch tokens through all layers. Its commands are a
- * stream per layer boundary, because the host may have to fetch experts there:
+ * A session evaluates tokens in steps: one step is one pass of up to n_batch tokens through all layers. Its commands
+ * are a stream per layer boundary, because the host may have to fetch experts there:
  *
  *     streams[0]: inputs, embed, attention 0 | [1]: experts 0, attention 1 | ... | [L]: experts L - 1 | [L + 1]: logits
  *
@@ -27,10 +27,10 @@ struct sc_session {
     struct session_memory memory;
     double *frequencies; /* (n_rot / 2) what a pair turns by per position, in radians */
     struct recording single, batch;
-    struct commands **list;        /* (n_layers + 2) scratch */
-    struct commands output;        /* logits of some tokens of a batch, recorded when asked for */
-    struct commands wave;          /* a layer's experts, when a batch chose more than there are slots */
-    uint64_t submitted;            /* the last submit, to wait for */
+    struct commands **list; /* (n_layers + 2) scratch */
+    struct commands output; /* logits of some tokens of a batch, recorded when asked for */
+    struct commands wave;   /* a layer's experts, when a batch chose more than there are slots */
+    uint64_t submitted;     /* the last submit, to wait for */
     uint32_t n_past;
     struct sc_stats stats; /* counters that the engine keeps are here as they stood when the statistics began */
 };
@@ -191,7 +191,8 @@ static bool fetch_experts(struct sc_session *s, uint32_t layer, uint32_t n, stru
     const bool only = n_ids > x->n_slots;
     for (uint32_t first = 0; first < n_ids; first += x->n_slots) {
         const uint32_t left = n_ids - first, n_wave = left < x->n_slots ? left : x->n_slots;
-        if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) || !upload_flush(&engine->upload, e))
+        if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) ||
+            !upload_flush(&engine->upload, e))
             return false;
         if (n_wave == left)
             break;
@@ -222,7 +223,8 @@ static bool run_staged(struct sc_session *s, const struct recording *r, uint32_t
     return true;
 }
 
-/* The streams without the host: a single token's in one submit, a batch's one by one so that no submit runs for long. */
+/* The streams without the host: a single token's in one submit, a batch's one by one so that no submit runs for long.
+ */
 static bool run_resident(struct sc_session *s, const struct recording *r, uint32_t n_streams, struct sc_error *e)
 {
     if (r->n == 1)
@@ -252,7 +254,8 @@ static bool step(struct sc_session *s, const sc_token *tokens, uint32_t n, bool 
 }
 
 /* Waits for the logits of the step's n tokens from `first` on; those of a batch are computed now. */
-static bool read_logits(struct sc_session *s, uint32_t n_step, uint32_t first, uint32_t n, float *logits, struct sc_error *e)
+static bool read_logits(struct sc_session *s, uint32_t n_step, uint32_t first, uint32_t n, float *logits,
+                        struct sc_error *e)
 {
     const uint32_t n_vocab = s->engine->config.n_vocab;
     for (uint32_t done = 0; done < n;) {
@@ -276,7 +279,8 @@ static bool check_tokens(const struct sc_session *s, const sc_token *tokens, siz
 {
     const uint32_t n_ctx = s->engine->params.n_ctx, n_vocab = s->engine->config.n_vocab;
     if (n > n_ctx - s->n_past)
-        return sc_fail(e, SC_CONTEXT_FULL, "%zu tokens do not fit: the context holds %u and %u are in it", n, n_ctx, s->n_past);
+        return sc_fail(e, SC_CONTEXT_FULL, "%zu tokens do not fit: the context holds %u and %u are in it", n, n_ctx,
+                       s->n_past);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= n_vocab)
             return sc_fail(e, SC_INVALID_ARGUMENT, "token %d is not in the vocabulary of %u", tokens[i], n_vocab);

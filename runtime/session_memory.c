@@ -55,8 +55,21 @@ static struct activations shapes(const struct config *c, uint32_t n_batch)
 /* The tensors that lie in the activation slabs; returns how many. */
 static uint32_t slab_tensors(struct activations *a, struct tensor **list)
 {
-    struct tensor *all[] = {&a->x, &a->normed, &a->q, &a->k, &a->v, &a->att, &a->partial, &a->gate, &a->up, &a->down,
-                            &a->router_logits, &a->routing.ids, &a->routing.probs, &a->routing.first, &a->routing.pairs};
+    struct tensor *all[] = {&a->x,
+                            &a->normed,
+                            &a->q,
+                            &a->k,
+                            &a->v,
+                            &a->att,
+                            &a->partial,
+                            &a->gate,
+                            &a->up,
+                            &a->down,
+                            &a->router_logits,
+                            &a->routing.ids,
+                            &a->routing.probs,
+                            &a->routing.first,
+                            &a->routing.pairs};
     uint32_t n = 0;
     for (uint32_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i]->rows)
@@ -157,7 +170,8 @@ static bool init_kv(struct session_memory *s, const struct config *c, uint32_t n
     struct place *places = calloc(2 * (size_t)c->n_layers, sizeof(*places));
     s->kv = calloc(c->n_layers, sizeof(*s->kv));
     bool ok = (places && s->kv) || sc_fail_memory(e, "the KV cache");
-    ok = ok && place_kv(&s->kv_slabs, c, n_ctx, kv_type, places, e) && slabs_allocate(&s->kv_slabs, s->gpu, "the KV cache", e);
+    ok = ok && place_kv(&s->kv_slabs, c, n_ctx, kv_type, places, e) &&
+         slabs_allocate(&s->kv_slabs, s->gpu, "the KV cache", e);
     for (uint32_t l = 0; l < c->n_layers && ok; l++) {
         s->kv[l].k = s->kv[l].v = kv_shape(c, n_ctx, kv_type);
         s->kv[l].k.address = slabs_address(&s->kv_slabs, places[2 * l]);
@@ -190,8 +204,8 @@ static bool init_host(struct session_memory *s, const struct config *c, uint32_t
     return true;
 }
 
-bool session_memory_init(struct session_memory *s, struct gpu *gpu, const struct config *c, uint32_t n_ctx, uint32_t n_batch,
-                         enum sc_kv_type kv_type, struct sc_error *e)
+bool session_memory_init(struct session_memory *s, struct gpu *gpu, const struct config *c, uint32_t n_ctx,
+                         uint32_t n_batch, enum sc_kv_type kv_type, struct sc_error *e)
 {
     memset(s, 0, sizeof(*s));
     s->gpu = gpu;

@@ -35,8 +35,8 @@ struct session_memory {
 bool session_measure(struct session_footprint *f, const struct config *c, uint32_t n_ctx, uint32_t n_batch,
                      enum sc_kv_type kv_type, struct sc_error *e) SC_CHECK;
 
-bool session_memory_init(struct session_memory *s, struct gpu *gpu, const struct config *c, uint32_t n_ctx, uint32_t n_batch,
-                         enum sc_kv_type kv_type, struct sc_error *e) SC_CHECK;
+bool session_memory_init(struct session_memory *s, struct gpu *gpu, const struct config *c, uint32_t n_ctx,
+                         uint32_t n_batch, enum sc_kv_type kv_type, struct sc_error *e) SC_CHECK;
 void session_memory_finish(struct session_memory *s); /* accepts a zeroed struct; the device must be idle */
 
 #endif

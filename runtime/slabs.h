@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many items in few allocations: places are given out first, then all slabs are allocated at once, so that the sizes are
- * known before any memory is taken. A slab is at most 1 GiB, unless one item alone is larger.
+ * Many items in few allocations: places are given out first, then all slabs are allocated at once, so that the sizes
+ * are known before any memory is taken. A slab is at most 1 GiB, unless one item alone is larger.
  */
 #ifndef SCORIA_SLABS_H
 #define SCORIA_SLABS_H
@@ -9,7 +9,7 @@
 #include "gpu.h"
 
 struct slabs {
-    uint64_t *sizes; /* (n) bytes of each slab */
+    uint64_t *sizes;        /* (n) bytes of each slab */
     struct buffer *buffers; /* (n) once allocated */
     uint32_t n;
 };

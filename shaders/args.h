@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Push constants of every kernel, read by the C compiler and by glslang. Only 32-bit scalars and device addresses, which
- * come first so that both compilers lay the structs out alike; at most 128 bytes each.
+ * Push constants of every kernel, read by the C compiler and by glslang. Only 32-bit scalars and device addresses,
+ * which come first so that both compilers lay the structs out alike; at most 128 bytes each.
  *
- * Names used throughout, as in GGUF: n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_experts, n_used (experts per token).
- * A "pair" is one token's use of one expert: pair = token * n_used + k, k-th best first.
+ * Names used throughout, as in GGUF: n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_experts, n_used (experts per
+ * token). A "pair" is one token's use of one expert: pair = token * n_used + k, k-th best first.
  */
 #ifndef SCORIA_ARGS_H
 #define SCORIA_ARGS_H
@@ -39,8 +39,8 @@ struct rms_norm_args {
 };
 
 /*
- * y[i] = W x[i / x_div] (+ y[i] if accumulate). W is `w`, or if `experts` is not 0 the matrix at w_offset in the slot of
- * expert ids[i]; a slot address of 0 means that this expert is not in this pass and leaves y[i] alone.
+ * y[i] = W x[i / x_div] (+ y[i] if accumulate). W is `w`, or if `experts` is not 0 the matrix at w_offset in the slot
+ * of expert ids[i]; a slot address of 0 means that this expert is not in this pass and leaves y[i] alone.
  */
 struct matvec_args {
     address w;       /* (rows, cols) quantized */

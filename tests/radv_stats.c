@@ -182,12 +182,13 @@ static bool create_pipeline(const struct gpu *gpu, const struct spirv *code, VkP
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR,
-        .stage = {
-            .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-            .stage = VK_SHADER_STAGE_COMPUTE_BIT,
-            .module = module,
-            .pName = "main",
-        },
+        .stage =
+            {
+                .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                .module = module,
+                .pName = "main",
+            },
         .layout = gpu->layout,
     };
     VkResult result = vkCreateComputePipelines(gpu->device, VK_NULL_HANDLE, 1, &info, NULL, pipeline);
@@ -241,8 +242,8 @@ static bool report(const struct gpu *gpu, const char *path)
         printf(" gives no statistics\n");
         goto out;
     }
-    static const char *const columns[] = {"VGPRs", "SGPRs", "Spilled VGPRs", "Spilled SGPRs", "Scratch size",
-                                          "LDS size", "Code size", "Inverse Throughput"};
+    static const char *const columns[] = {"VGPRs",        "SGPRs",    "Spilled VGPRs", "Spilled SGPRs",
+                                          "Scratch size", "LDS size", "Code size",     "Inverse Throughput"};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
         int64_t value = statistic(all, n, columns[i]);
         if (value >= 0)
