@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device and one piece of mapped memory for tests of operations. Everything in it that is not handed out or not yet
+ * written is poison: bytes of 0xFF, which are NaN as f32, f16 and bf16, and an id beyond everything. A case lays its
+ * tensors into the memory, fills the inputs, says what may be written, records, and runs; then every byte that may not
+ * be written must be what it was: guards before and after each tensor, inputs, rows that must stay.
+ */
+#ifndef SCORIA_TESTS_OP_DEVICE_H
+#define SCORIA_TESTS_OP_DEVICE_H
+
+#include "ops.h"
+
+enum { OP_MAX_WRITES = 300 };
+
+struct op_device {
+    struct gpu *gpu;
+    struct commands commands;
+    struct buffer memory;
+    uint8_t *before; /* what the memory held when the commands were submitted */
+    size_t used;     /* bytes of the memory */
+    struct {
+        size_t from, to;
+    } writes[OP_MAX_WRITES];
+    uint32_t n_writes;
+    uint64_t seed; /* the generator's state */
+    struct sc_error error;
+};
+
+/* cmocka's set-up and tear-down of a group: *state is the struct op_device. */
+int op_device_create(void **state);
+int op_device_destroy(void **state);
+
+/* Forgets the tensors of the case before, and begins recording. */
+void op_begin(struct op_device *d, uint64_t seed);
+
+/* Poisoned memory for a matrix, between guards. Begins on a multiple of 16 bytes, and of no more. */
+struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols);
+
+/* The same, with normally distributed values (f32 only). */
+struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float sigma);
+
+/* What the device sees at this address, and what was there before the last op_run. */
+void *op_host(const struct op_device *d, VkDeviceAddress address);
+float *op_floats(const struct op_device *d, struct tensor t);
+uint32_t *op_words(const struct op_device *d, struct tensor t);
+const float *op_floats_before(const struct op_device *d, struct tensor t);
+
+/* The kernels may write the tensor, or these of its rows. */
+void op_writes(struct op_device *d, struct tensor t);
+void op_writes_rows(struct op_device *d, struct tensor t, uint32_t first, uint32_t n);
+
+/* Ends recording, submits, waits; false and d->error if that fails. */
+bool op_run(struct op_device *d) SC_CHECK;
+
+/* The same recording once more; op_begin_replayed begins one that may be run again. */
+void op_begin_replayed(struct op_device *d, uint64_t seed);
+bool op_run_again(struct op_device *d) SC_CHECK;
+
+/* Compares results with a reference, and keeps how close the worst came to its bound. */
+struct op_judge {
+    const struct op_device *device;
+    char what[160]; /* the case in words */
+    uint64_t seed;
+    uint64_t n_cases, n_values;
+    double worst; /* of |got - want| / bound */
+    char worst_at[160];
+};
+
+/* A new case: begins recording and says what it is. */
+void op_case(struct op_judge *j, struct op_device *d, uint64_t seed, const char *format, ...) SC_PRINTF(4, 5);
+
+/* Runs what is recorded and fails the test if that fails or if a byte changed that may not. */
+void op_judge_run(struct op_judge *j, struct op_device *d);
+
+/* Fails the test unless |got - want| <= bound, with the case, its seed and where it was; NaN fails. */
+void op_judge_value(struct op_judge *j, uint32_t row, uint32_t col, double got, double want, double bound);
+void op_judge_word(struct op_judge *j, uint32_t row, uint32_t col, uint32_t got, uint32_t want);
+
+/* Prints the counts and the worst. */
+void op_judge_report(const struct op_judge *j, const char *op);
+
+#endif

@@ -1,0 +1,10 @@
+# The operations and the GPU layer, on every driver.
+add_library(test_ops_common OBJECT op_device.c op_cases.c op_reference.c model_builder.c gguf_builder.c)
+target_link_libraries(test_ops_common PRIVATE scoria_runtime ${CMOCKA} scoria_options)
+
+foreach(test test_ops_linear)
+    scoria_test(${test} SOURCES $<TARGET_OBJECTS:test_ops_common> LIBS scoria_runtime LABELS driver)
+endforeach()
+
+add_test(NAME spirv COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/validate-spirv ${PROJECT_BINARY_DIR}/shaders)
+set_tests_properties(spirv PROPERTIES SKIP_RETURN_CODE 77)
