@@ -67,25 +67,6 @@ static void finish_recording(struct sc_session *s, struct recording *r)
     free(r->streams);
 }
 
-struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *e)
-{
-    struct sc_session *s = calloc(1, sizeof(*s));
-    if (!s) {
-        sc_fail_memory(e, "the session");
-        return NULL;
-    }
-    s->engine = engine;
-    const struct sc_engine_params *p = &engine->params;
-    if (!session_memory_init(&s->memory, engine->gpu, &engine->config, p->n_ctx, p->n_batch, p->kv_type, e) ||
-        !init_tables(s, e) || !init_recording(s, &s->single, e) || !init_recording(s, &s->batch, e) ||
-        !commands_init(&s->output, engine->gpu, e) || !commands_init(&s->wave, engine->gpu, e)) {
-        sc_session_destroy(s);
-        return NULL;
-    }
-    sc_session_reset_stats(s);
-    return s;
-}
-
 void sc_session_destroy(struct sc_session *s)
 {
     if (!s)
@@ -145,6 +126,47 @@ static bool record(struct sc_session *s, struct recording *r, uint32_t n, struct
     }
     r->n = n;
     return true;
+}
+
+/* Records every kind of step once, so that kernels compile now and not in the middle of an answer. */
+static bool compile(struct sc_session *s, struct sc_error *e)
+{
+    const struct sc_engine_params *p = &s->engine->params;
+    const uint32_t rows = s->memory.n_logit_rows;
+    for (uint32_t part = 0; part < 3; part++) {
+        if (part == 0 && !record(s, &s->single, 1, e))
+            return false;
+        if (part == 1 && p->n_batch > 1 && !record(s, &s->batch, p->n_batch, e))
+            return false;
+        if (part == 2 && rows > 1) {
+            commands_begin(&s->output, false);
+            forward_output(&s->output, &s->engine->model, &s->memory.a, 0, rows);
+            if (!commands_end(&s->output, e))
+                return false;
+        }
+        if (p->progress && !p->progress(p->user, SC_PHASE_COMPILE, part + 1, 3))
+            return sc_fail(e, SC_CANCELLED, "compiling the kernels was cancelled");
+    }
+    return true;
+}
+
+struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *e)
+{
+    struct sc_session *s = calloc(1, sizeof(*s));
+    if (!s) {
+        sc_fail_memory(e, "the session");
+        return NULL;
+    }
+    s->engine = engine;
+    const struct sc_engine_params *p = &engine->params;
+    if (!session_memory_init(&s->memory, engine->gpu, &engine->config, p->n_ctx, p->n_batch, p->kv_type, e) ||
+        !init_tables(s, e) || !init_recording(s, &s->single, e) || !init_recording(s, &s->batch, e) ||
+        !commands_init(&s->output, engine->gpu, e) || !commands_init(&s->wave, engine->gpu, e) || !compile(s, e)) {
+        sc_session_destroy(s);
+        return NULL;
+    }
+    sc_session_reset_stats(s);
+    return s;
 }
 
 static void fill_inputs(struct sc_session *s, const sc_token *tokens, uint32_t n)
