@@ -106,11 +106,13 @@ uint spread4(uint w, uint b)
 }
 
 #if defined(QUANT_IQ4_NL) || defined(QUANT_IQ4_XS)
-/* The 16 levels of the non-linear 4-bit types, packed: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113. A nested
-   choice of words, not an array: an indexed constant array goes to memory on some drivers. */
+/* The 16 levels of the non-linear 4-bit types, packed: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113. Chosen
+   words, not an array: an indexed constant array goes to memory on some drivers. With mix, not ?:, whose branches, inlined 16
+   times a part, take SwiftShader's compiler minutes and gigabytes. */
 float level(uint i)
 {
-    uint w = i < 8 ? (i < 4 ? 0xbfad9881 : 0xf6eaddcf) : (i < 12 ? 0x26190d01 : 0x71594535);
+    const bool odd = (i & 4) != 0;
+    uint w = mix(mix(0xbfad9881, 0xf6eaddcf, odd), mix(0x26190d01, 0x71594535, odd), i >= 8);
     return float(int(w << (24 - (i & 3) * 8)) >> 24);
 }
 
