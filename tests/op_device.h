@@ -10,7 +10,7 @@
 
 #include "ops.h"
 
-enum { OP_MAX_WRITES = 300 };
+enum { OP_MAX_WRITES = 400 };
 
 struct op_device {
     struct gpu *gpu;

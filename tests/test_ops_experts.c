@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The experts' matrices, every weight type: op_expert_linear for one token and for tokens grouped by expert. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model_builder.h"
+#include "op_cases.h"
+#include "op_device.h"
+#include "op_reference.h"
+
+enum { OFFSET_BYTES = 48, MAX_EXPERTS = 256 };
+
+/*
+ * n_used different experts for each token, but where there are enough of them none for expert 0, and only one pair, the
+ * first, for expert 1.
+ */
+static void choose_experts(struct op_device *d, uint32_t *ids, struct expert_case c)
+{
+    const uint32_t first = c.n_experts >= c.n_used + 2 ? 2 : 0;
+    for (uint32_t t = 0; t < c.n; t++)
+        for (uint32_t k = 0; k < c.n_used; k++) {
+            bool again = true;
+            while (again) {
+                ids[t * c.n_used + k] = first + (uint32_t)(random_u64(&d->seed) % (c.n_experts - first));
+                again = false;
+                for (uint32_t i = 0; i < k; i++)
+                    again = again || ids[t * c.n_used + i] == ids[t * c.n_used + k];
+            }
+        }
+    if (first)
+        ids[0] = 1;
+}
+
+static void group_by_expert(const uint32_t *ids, uint32_t *first, uint32_t *pairs, uint32_t n_pairs, uint32_t n_experts)
+{
+    uint32_t n = 0;
+    for (uint32_t e = 0; e < n_experts; e++) {
+        first[e] = n;
+        for (uint32_t i = 0; i < n_pairs; i++)
+            if (ids[i] == e)
+                pairs[n++] = i;
+    }
+    first[n_experts] = n;
+}
+
+static bool is_missing(struct expert_case c, uint32_t expert)
+{
+    return c.missing_every && expert % c.missing_every == c.missing_every - 1;
+}
+
+/* As in test_ops_linear.c: matvec for one token, matmul for many. */
+static uint32_t roundings(const struct op_device *d, struct expert_case c)
+{
+    const uint32_t lanes = gpu_lanes_per_row(d->gpu), parts = (c.cols / 16 + lanes - 1) / lanes;
+    return c.n == 1 ? 1 + 3 + parts + 3 + lanes - 1 : 1 + c.cols;
+}
+
+static void check_case(struct op_judge *j, struct op_device *d, const struct sc_type_info *info, struct expert_case c,
+                       enum op_fill fill, uint64_t seed)
+{
+    op_case(j, d, seed, "%s %ux%u, %u of %u experts, %u tokens, %s", info->name, c.rows, c.cols, c.n_used, c.n_experts,
+            c.n, op_fill_names[fill]);
+    const uint32_t n_pairs = c.n * c.n_used;
+    struct tensor table = op_tensor(d, SC_F32, c.n_experts, 2), x = op_random(d, c.x_per_pair ? n_pairs : c.n, c.cols, 1);
+    struct tensor y = op_tensor(d, SC_F32, n_pairs, c.rows);
+    struct routing r = {.ids = op_tensor(d, SC_F32, c.n, c.n_used),
+                        .first = op_tensor(d, SC_F32, 1, c.n_experts + 1),
+                        .pairs = op_tensor(d, SC_F32, 1, n_pairs)};
+    uint32_t *ids = op_words(d, r.ids);
+    choose_experts(d, ids, c);
+    group_by_expert(ids, op_words(d, r.first), op_words(d, r.pairs), n_pairs, c.n_experts);
+
+    VkDeviceAddress *slots = op_host(d, table.address);
+    struct tensor w[MAX_EXPERTS];
+    for (uint32_t e = 0; e < c.n_experts; e++) {
+        w[e] = op_tensor(d, info->type, c.rows, c.cols);
+        op_fill_weights(op_host(d, w[e].address), info->type, c.rows, c.cols, fill, &d->seed);
+        slots[e] = is_missing(c, e) ? 0 : w[e].address - OFFSET_BYTES;
+    }
+    const struct expert_tensor experts = {.slots = table.address, .offset = OFFSET_BYTES, .n_experts = c.n_experts,
+                                          .type = info->type, .rows = c.rows, .cols = c.cols};
+    op_expert_linear(&d->commands, y, experts, x, r);
+    for (uint32_t i = 0; i < n_pairs; i++)
+        if (!is_missing(c, ids[i]))
+            op_writes_rows(d, y, i, 1);
+    op_judge_run(j, d);
+
+    float *weights = malloc((size_t)c.rows * c.cols * sizeof *weights);
+    assert_non_null(weights);
+    for (uint32_t e = 0; e < c.n_experts; e++) {
+        if (!is_missing(c, e))
+            info->dequantize(op_host(d, w[e].address), weights, (size_t)c.rows * (c.cols / info->block_size));
+        for (uint32_t i = 0; i < n_pairs; i++)
+            for (uint32_t row = 0; row < c.rows && ids[i] == e && !is_missing(c, e); row++) {
+                const uint32_t from = c.x_per_pair ? i : i / c.n_used;
+                const struct sum want = reference_dot(weights + (size_t)row * c.cols, op_floats(d, x) + from * c.cols, c.cols);
+                op_judge_value(j, i, row, (double)op_floats(d, y)[i * c.rows + row], want.value,
+                               reference_dot_bound(want, c.cols, roundings(d, c)));
+            }
+    }
+    free(weights);
+}
+
+static void check_all(struct op_device *d, bool many, const char *op)
+{
+    struct op_judge judge = {0};
+    size_t n_types;
+    const struct sc_type_info *types = sc_types(&n_types);
+    for (size_t i = 0; i < n_types; i++)
+        for (size_t k = 0; k < op_n_expert_cases; k++) {
+            const struct expert_case c = op_expert_cases[k];
+            if ((c.n > 1) == many && op_type_has_columns(&types[i], c.cols))
+                check_case(&judge, d, &types[i], c, (enum op_fill)((i + k) % OP_N_FILLS), 1000 * k + i);
+        }
+    op_judge_report(&judge, op);
+}
+
+static void test_one_token(void **state)
+{
+    check_all(*state, false, "expert_linear, one token");
+}
+
+static void test_many_tokens(void **state)
+{
+    check_all(*state, true, "expert_linear, many tokens");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_many_tokens),
+    };
+    return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
+}
