@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+# Whole models through the public interface. What all of these tests are made of:
+set(forward_sources trial.c compare.c reference.c model_builder.c gguf_builder.c)
+
+scoria_test(test_forward SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
