@@ -192,7 +192,7 @@ static int converse(struct talk *t)
     line_init();
     while (next == NEXT_GO_ON) {
         enum line_result result = line_read(&line, "> ", &e);
-        if (result == LINE_END || (result == LINE_INTERRUPTED && !terminal_input()))
+        if (result == LINE_END)
             next = NEXT_LEAVE;
         else if (result == LINE_FAILED)
             next = NEXT_LEAVE, failed = true, terminal_error("%s", e.text);
@@ -205,8 +205,6 @@ static int converse(struct talk *t)
     }
     line_finish();
     text_finish(&line);
-    if (interrupt_requested() && !terminal_input())
-        return EXIT_INTERRUPTED;
     return failed && !terminal_input() ? EXIT_FAILED : EXIT_OK; /* who sits there has seen what failed */
 }
 

@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <histedit.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+#include <wchar.h>
 
 #include "interrupt.h"
 #include "terminal.h"
@@ -23,6 +26,35 @@ static char *prompt_of_editor(EditLine *e)
 {
     (void)e;
     return (char *)shown_prompt;
+}
+
+/*
+ * The editor's way to read a character. Its own would block in read, and a signal that comes just before that would be
+ * noticed only at the next key.
+ */
+static int read_character(EditLine *e, wchar_t *out)
+{
+    mbstate_t state = {0};
+    char byte;
+
+    (void)e;
+    for (;;) {
+        struct pollfd fds[2] = {{0, POLLIN, 0}, {interrupt_fd(), POLLIN, 0}};
+        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+            return -1;
+        if (interrupt_requested())
+            return -1;
+        if (!fds[0].revents)
+            continue;
+        ssize_t n = read(0, &byte, 1);
+        if (n <= 0)
+            return (int)n;
+        size_t length = mbrtowc(out, &byte, 1, &state);
+        if (length == 0 || length == 1)
+            return 1;
+        if (length == (size_t)-1) /* what is no character is dropped */
+            state = (mbstate_t){0};
+    }
 }
 
 /* $XDG_STATE_HOME/scoria/history, whose folders it makes when asked; false if there is no place. */
@@ -69,6 +101,7 @@ void line_init(void)
     el_set(editor, EL_HIST, history, past);
     el_set(editor, EL_PROMPT, prompt_of_editor);
     el_set(editor, EL_SIGNAL, 0);
+    el_set(editor, EL_GETCFN, read_character);
 }
 
 static enum line_result read_edited(struct text *line, const char *prompt, struct sc_error *e)
@@ -77,7 +110,7 @@ static enum line_result read_edited(struct text *line, const char *prompt, struc
 
     shown_prompt = prompt;
     interrupt_catch();
-    errno = 0;
+    el_resize(editor); /* the window may have changed during the answer */
     const char *typed = el_gets(editor, &n);
     if (interrupt_requested()) {
         fputs("\n", stdout);
@@ -99,15 +132,12 @@ static enum line_result read_plain(struct text *line, struct sc_error *e)
 {
     char *data = NULL;
     size_t size = 0;
+    enum line_result result = LINE_READ;
 
-    interrupt_catch();
+    interrupt_leave();
     errno = 0;
     ssize_t n = getline(&data, &size, stdin);
-    enum line_result result = LINE_READ;
-    if (interrupt_requested()) {
-        clearerr(stdin);
-        result = LINE_INTERRUPTED;
-    } else if (n < 0 && !feof(stdin)) {
+    if (n < 0 && !feof(stdin)) {
         sc_fail(e, SC_IO, "standard input: %s", strerror(errno));
         result = LINE_FAILED;
     } else if (n < 0) {

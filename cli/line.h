@@ -12,7 +12,8 @@ enum line_result { LINE_READ, LINE_END, LINE_INTERRUPTED, LINE_FAILED };
 
 void line_init(void);
 
-/* Replaces what is in *line, without the newline at its end. Ctrl-C at the prompt is LINE_INTERRUPTED. */
+/* Replaces what is in *line, without the newline at its end. Ctrl-C is LINE_INTERRUPTED where there is editing, and
+ * kills elsewhere. */
 enum line_result line_read(struct text *line, const char *prompt, struct sc_error *e);
 
 void line_finish(void); /* saves the history; a failure is a warning on standard error */
