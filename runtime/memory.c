@@ -9,6 +9,9 @@ enum { PAGE_BYTES = 4096 };
 
 uint64_t buffer_footprint(uint64_t size_bytes)
 {
+    const uint64_t largest = UINT64_MAX / PAGE_BYTES * PAGE_BYTES;
+    if (size_bytes > largest - BUFFER_PADDING_BYTES)
+        return largest; /* no device has that much, and it must not wrap around to something small */
     return (size_bytes + BUFFER_PADDING_BYTES + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
@@ -96,11 +99,11 @@ bool buffer_init(struct gpu *gpu, struct buffer *b, enum memory_kind kind, uint6
 {
     memset(b, 0, sizeof(*b));
     const uint64_t footprint = buffer_footprint(size_bytes);
-    if (gpu->budget_bytes && footprint > gpu->budget_bytes - gpu->allocated_bytes)
+    const uint64_t left = gpu->budget_bytes > gpu->allocated_bytes ? gpu->budget_bytes - gpu->allocated_bytes : 0;
+    if (gpu->budget_bytes && footprint > left)
         return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY, "%s needs %.1f MB more than the budget of %.1f MB has left", what,
-                       (double)(footprint - (gpu->budget_bytes - gpu->allocated_bytes)) / 1e6,
-                       (double)gpu->budget_bytes / 1e6);
-    if (size_bytes + BUFFER_PADDING_BYTES > gpu->max_allocation)
+                       (double)(footprint - left) / 1e6, (double)gpu->budget_bytes / 1e6);
+    if (size_bytes > gpu->max_allocation - BUFFER_PADDING_BYTES)
         return sc_fail(e, SC_UNSUPPORTED, "%s takes %.2f GB, and %s allocates at most %.2f GB at once", what,
                        (double)size_bytes / 1e9, gpu->info.name, (double)gpu->max_allocation / 1e9);
     b->size_bytes = size_bytes;
