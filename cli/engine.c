@@ -34,14 +34,8 @@ struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, st
 {
     int64_t n_batch = o->ubatch; /* 0: the default of 512 */
 
-    if (o->cpu_experts == CPU_EXPERTS_ON) {
-        sc_fail(e, SC_UNSUPPORTED, "--cpu-experts on: this version has no CPU kernels for experts yet");
-        return NULL;
-    }
     if (o->given[OPTION_RAM] && o->log_level >= SC_LOG_WARNING)
         terminal_warning("--ram has no effect in this version");
-    if (o->given[OPTION_THREADS] && o->log_level >= SC_LOG_WARNING)
-        terminal_warning("--threads has no effect in this version: nothing is computed on the CPU");
     if (o->batch && o->batch < (n_batch ? n_batch : 512))
         n_batch = o->batch;
 
@@ -52,6 +46,8 @@ struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, st
         .n_ctx = o->context ? (uint32_t)o->context : n_ctx_wanted,
         .n_batch = (uint32_t)n_batch,
         .kv_type = (enum sc_kv_type)o->kv,
+        .cpu_experts = (enum sc_cpu_experts)o->cpu_experts,
+        .n_threads = (uint32_t)o->threads,
         .log = log_line,
         .progress = show_progress,
         .user = (void *)o,

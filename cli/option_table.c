@@ -79,9 +79,9 @@ static const struct option rows[N_OPTIONS] = {
     SIZE(OPTION_RAM, "--ram", "SIZE", ram_bytes, "bound of the RAM for weights; no effect in this version"),
     CHOICE(OPTION_KV, "--kv", "f16|f32", kv, "type of the keys and values that are kept (default f16)"),
     CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off", cpu_experts,
-           "compute experts on the CPU (default auto); this version\ncannot, so on is refused"),
-    INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024,
-            "CPU threads for experts; no effect in this version"),
+           "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others; auto (the "
+           "default):\nwhere that is faster"),
+    INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024, "CPU threads for experts (default: all it may use)"),
     SWITCH(OPTION_JSON, "--json", json, "print JSON"),
     CHOICE(OPTION_LOG_LEVEL, "--log-level", "error|warning|info|debug", log_level,
            "how much is told on standard error (default warning)"),
@@ -99,7 +99,7 @@ const struct options option_defaults = {
     .seed = -1,
     .repetitions = 5,
     .kv = SC_KV_F16,
-    .cpu_experts = CPU_EXPERTS_AUTO,
+    .cpu_experts = SC_CPU_AUTO,
     .log_level = SC_LOG_WARNING,
     .format = FORMAT_MD,
 };

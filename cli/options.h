@@ -65,7 +65,6 @@ enum option_id {
         OPTION_SEED
 
 enum option_format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
-enum option_cpu_experts { CPU_EXPERTS_AUTO, CPU_EXPERTS_ON, CPU_EXPERTS_OFF };
 
 struct options {
     bool given[N_OPTIONS]; /* on the command line; the others hold their defaults */
@@ -75,7 +74,7 @@ struct options {
     int64_t seed; /* -1: random */
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t vram_bytes, ram_bytes;         /* 0: not given */
-    int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, option_cpu_experts, sc_log_level, option_format */
+    int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, sc_cpu_experts, sc_log_level, option_format */
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, tokens;

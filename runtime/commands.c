@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MAX_STREAMS = 512, MAX_GROUPS = 65535 };
+enum { MAX_STREAMS = 1024, MAX_GROUPS = 65535 };
 
 bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e)
 {
@@ -34,8 +34,7 @@ void commands_finish(struct commands *c)
     memset(c, 0, sizeof(*c));
 }
 
-/* One global barrier: everything before, made visible to everything after. */
-static void barrier(struct commands *c)
+void commands_barrier(struct commands *c)
 {
     const VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
     VkMemoryBarrier memory = {
@@ -49,20 +48,45 @@ static void barrier(struct commands *c)
     c->n_barriers++;
 }
 
-void commands_begin(struct commands *c, bool replayed)
+static bool begin(struct commands *c, bool replayed)
 {
     struct gpu *gpu = c->gpu;
     c->error = (struct sc_error){0};
     c->n_dispatches = c->n_barriers = 0;
-    VkCommandBufferBeginInfo begin = {
+    VkCommandBufferBeginInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
         .flags = replayed ? 0 : VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
     };
-    if (!gpu_check(gpu, gpu->vk.vkResetCommandPool(gpu->device, c->pool, 0), "reset commands", &c->error) ||
-        !gpu_check(gpu, gpu->vk.vkBeginCommandBuffer(c->buffer, &begin), "record commands", &c->error))
+    return gpu_check(gpu, gpu->vk.vkResetCommandPool(gpu->device, c->pool, 0), "reset commands", &c->error) &&
+           gpu_check(gpu, gpu->vk.vkBeginCommandBuffer(c->buffer, &info), "record commands", &c->error);
+}
+
+void commands_begin(struct commands *c, bool replayed)
+{
+    if (!begin(c, replayed))
         return;
-    barrier(c);
-    c->n_barriers = 0; /* what is counted is hazards within the stream */
+    commands_barrier(c);
+    c->n_barriers = 0; /* what is counted is hazards */
+}
+
+void commands_continue(struct commands *c, const struct commands *previous)
+{
+    if (!begin(c, true))
+        return;
+    memcpy(c->pending, previous->pending, sizeof(c->pending));
+    c->n_pending = previous->n_pending;
+}
+
+void commands_see_host(struct commands *c)
+{
+    VkMemoryBarrier memory = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+        .srcAccessMask = VK_ACCESS_HOST_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT,
+    };
+    if (!c->error.code)
+        c->gpu->vk.vkCmdPipelineBarrier(c->buffer, VK_PIPELINE_STAGE_HOST_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0,
+                                        1, &memory, 0, NULL, 0, NULL);
 }
 
 static bool conflicts(const struct access *a, const struct access *b)
@@ -78,7 +102,7 @@ static void order(struct commands *c, const struct access *accesses, uint32_t n)
         for (uint32_t j = 0; j < c->n_pending && !hazard; j++)
             hazard = conflicts(&accesses[i], &c->pending[j]);
     if (hazard)
-        barrier(c);
+        commands_barrier(c);
     for (uint32_t i = 0; i < n; i++)
         if (accesses[i].address && accesses[i].size_bytes)
             c->pending[c->n_pending++] = accesses[i];
@@ -136,33 +160,55 @@ bool commands_end(struct commands *c, struct sc_error *e)
     return sc_fail(e, c->error.code, "%s", c->error.text);
 }
 
+bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t n, struct sc_error *e)
+{
+    VkCommandBuffer buffers[MAX_STREAMS];
+    VkSubmitInfo infos[MAX_STREAMS];
+    VkTimelineSemaphoreSubmitInfo values[MAX_STREAMS];
+    static const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+    uint32_t n_buffers = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct submission *s = &submissions[i];
+        if (n > MAX_STREAMS || s->n_streams > MAX_STREAMS - n_buffers)
+            return sc_fail(e, SC_UNSUPPORTED, "a step of more than %d pieces", MAX_STREAMS);
+        for (uint32_t j = 0; j < s->n_streams; j++)
+            buffers[n_buffers + j] = s->streams[j]->buffer;
+        s->value = gpu->submitted + 1 + i;
+        values[i] = (VkTimelineSemaphoreSubmitInfo){
+            .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+            .waitSemaphoreValueCount = s->wait_host ? 1 : 0,
+            .pWaitSemaphoreValues = &s->wait_host,
+            .signalSemaphoreValueCount = 1,
+            .pSignalSemaphoreValues = &s->value,
+        };
+        infos[i] = (VkSubmitInfo){
+            .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+            .pNext = &values[i],
+            .waitSemaphoreCount = s->wait_host ? 1 : 0,
+            .pWaitSemaphores = &gpu->host_timeline,
+            .pWaitDstStageMask = &stage,
+            .commandBufferCount = s->n_streams,
+            .pCommandBuffers = &buffers[n_buffers],
+            .signalSemaphoreCount = 1,
+            .pSignalSemaphores = &gpu->timeline,
+        };
+        n_buffers += s->n_streams;
+    }
+    if (!gpu_check(gpu, gpu->vk.vkQueueSubmit(gpu->queue, n, infos, VK_NULL_HANDLE), "run a step", e))
+        return false;
+    gpu->submitted += n;
+    gpu->n_submits++;
+    return true;
+}
+
 bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
                 struct sc_error *e)
 {
-    VkCommandBuffer buffers[MAX_STREAMS];
-    if (n_streams > MAX_STREAMS)
-        return sc_fail(e, SC_UNSUPPORTED, "a model of more than %d layers", MAX_STREAMS - 1);
-    for (uint32_t i = 0; i < n_streams; i++)
-        buffers[i] = streams[i]->buffer;
-
-    *value = gpu->n_submits + 1;
-    VkTimelineSemaphoreSubmitInfo timeline = {
-        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
-        .signalSemaphoreValueCount = 1,
-        .pSignalSemaphoreValues = value,
-    };
-    VkSubmitInfo submit = {
-        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
-        .pNext = &timeline,
-        .commandBufferCount = n_streams,
-        .pCommandBuffers = buffers,
-        .signalSemaphoreCount = 1,
-        .pSignalSemaphores = &gpu->timeline,
-    };
-    if (!gpu_check(gpu, gpu->vk.vkQueueSubmit(gpu->queue, 1, &submit, VK_NULL_HANDLE), "run a step", e))
-        return false;
-    gpu->n_submits = *value;
-    return true;
+    struct submission one = {.streams = streams, .n_streams = n_streams};
+    const bool ok = gpu_submit_chain(gpu, &one, 1, e);
+    if (ok)
+        *value = one.value;
+    return ok;
 }
 
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e)
@@ -174,4 +220,11 @@ bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e)
         .pValues = &value,
     };
     return gpu_check(gpu, gpu->vk.vkWaitSemaphores(gpu->device, &wait, UINT64_MAX), "finish a step", e);
+}
+
+bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e)
+{
+    VkSemaphoreSignalInfo signal = {
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = gpu->host_timeline, .value = value};
+    return gpu_check(gpu, gpu->vk.vkSignalSemaphore(gpu->device, &signal), "go on with a step", e);
 }

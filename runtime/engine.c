@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host_experts.h"
 #include "placement.h"
 
 static const uint32_t DEFAULT_CONTEXT = 4096;
@@ -55,6 +56,18 @@ static bool open_model(struct sc_engine *engine, struct sc_error *e)
     return check_context(engine, e);
 }
 
+/* Experts on the CPU, where there are some that the device cannot hold. */
+static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
+{
+    if (engine->params.cpu_experts == SC_CPU_OFF || !engine->config.n_experts ||
+        experts_are_resident(&engine->model.experts))
+        return true;
+    engine->pool = cpu_pool_create(engine->params.n_threads, e);
+    if (engine->pool)
+        engine->host_experts = host_experts_create(&engine->model.experts, &engine->config, engine->pool, e);
+    return engine->host_experts != NULL;
+}
+
 static bool open_device(struct sc_engine *engine, struct sc_error *e)
 {
     struct sc_engine_params *p = &engine->params;
@@ -70,9 +83,11 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
     if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget, gpu->info.name, e))
         return false;
     engine->gpu->budget_bytes = budget;
-    return upload_init(&engine->upload, engine->gpu, engine->placement.ring_bytes, e) &&
-           model_init(&engine->model, engine->gpu, &engine->weights, &engine->config, engine->placement.n_slots,
-                      &engine->upload, p, e);
+    if (!upload_init(&engine->upload, engine->gpu, engine->placement.ring_bytes, e) ||
+        !model_init(&engine->model, engine->gpu, &engine->weights, &engine->config, engine->placement.n_slots,
+                    &engine->upload, p, e))
+        return false;
+    return open_host_experts(engine, e);
 }
 
 static void log_placement(const struct sc_engine *engine)
@@ -116,6 +131,8 @@ void sc_engine_destroy(struct sc_engine *engine)
         return;
     if (engine->gpu)
         engine->gpu->vk.vkDeviceWaitIdle(engine->gpu->device);
+    host_experts_destroy(engine->host_experts);
+    cpu_pool_destroy(engine->pool);
     model_finish(&engine->model);
     upload_finish(&engine->upload);
     gpu_destroy(engine->gpu);

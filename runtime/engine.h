@@ -18,6 +18,8 @@ struct sc_engine {
     struct gpu *gpu;
     struct upload upload;
     struct model model;
+    struct cpu_pool *pool;             /* NULL: the CPU computes no experts */
+    struct host_experts *host_experts; /* the same */
     struct sc_placement placement;
 };
 

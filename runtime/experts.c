@@ -110,10 +110,9 @@ static uint32_t victim(const struct experts *x, uint64_t now)
     return best;
 }
 
-static bool load(struct experts *x, struct upload *u, uint32_t layer, uint32_t expert, uint32_t slot,
-                 struct sc_error *e)
+bool experts_place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e)
 {
-    const struct expert_weights *from = &x->weights->layers[layer].experts[expert];
+    const struct expert_weights *from = &x->weights->layers[index / x->n_experts].experts[index % x->n_experts];
     const struct place *to = &x->slots[slot];
     if (x->owner[slot] != NOBODY)
         x->slot_of[x->owner[slot]] = NOBODY;
@@ -125,8 +124,54 @@ static bool load(struct experts *x, struct upload *u, uint32_t layer, uint32_t e
             return false;
         x->uploaded_bytes += w->size_bytes;
     }
-    x->owner[slot] = layer * x->n_experts + expert;
+    x->owner[slot] = index;
+    x->last_used[slot] = x->clock;
     x->slot_of[x->owner[slot]] = slot;
+    return true;
+}
+
+/* Writes the layer's row of the device's table, unless it stands there already: those of ids[] that have a slot. */
+static bool publish(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
+                    struct sc_error *e)
+{
+    const uint32_t first = layer * x->n_experts;
+    memset(x->table_row, 0, x->n_experts * sizeof(*x->table_row));
+    for (uint32_t i = 0; i < n_ids; i++) {
+        const uint32_t slot = x->slot_of[first + ids[i]];
+        if (slot != NOBODY)
+            x->table_row[ids[i]] = slabs_address(&x->slabs, x->slots[slot]);
+    }
+    if (memcmp(x->table_row, &x->table_mirror[first], x->n_experts * sizeof(*x->table_row)) == 0)
+        return true;
+    memcpy(&x->table_mirror[first], x->table_row, x->n_experts * sizeof(*x->table_row));
+    return upload_bytes(u, &x->table, first * sizeof(uint64_t), x->table_row, x->n_experts * sizeof(*x->table_row), e);
+}
+
+bool experts_publish(struct experts *x, struct upload *u, uint32_t layer, struct sc_error *e)
+{
+    uint32_t all[SC_MAX_EXPERTS];
+    for (uint32_t i = 0; i < x->n_experts; i++)
+        all[i] = i;
+    return publish(x, u, layer, all, x->n_experts, e);
+}
+
+uint32_t experts_free_slot(const struct experts *x)
+{
+    for (uint32_t i = 0; i < x->n_slots; i++)
+        if (x->owner[i] == NOBODY)
+            return i;
+    return NOBODY;
+}
+
+bool experts_use(struct experts *x, uint32_t index)
+{
+    const uint32_t slot = x->slot_of[index];
+    if (slot == NOBODY) {
+        x->n_misses++;
+        return false;
+    }
+    x->n_hits++;
+    x->last_used[slot] = ++x->clock;
     return true;
 }
 
@@ -147,21 +192,11 @@ bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const 
         const uint32_t slot = victim(x, now);
         if (slot == NOBODY)
             return sc_fail(e, SC_INVALID_ARGUMENT, "a pass needs more experts than there are slots");
-        if (!load(x, u, layer, ids[i], slot, e))
+        if (!experts_place(x, u, first + ids[i], slot, e))
             return false;
-        x->last_used[slot] = now;
     }
 
-    memset(x->table_row, 0, x->n_experts * sizeof(*x->table_row));
-    for (uint32_t i = 0; i < (only ? n_ids : x->n_experts); i++) {
-        const uint32_t expert = only ? ids[i] : i, slot = x->slot_of[first + expert];
-        if (slot != NOBODY)
-            x->table_row[expert] = slabs_address(&x->slabs, x->slots[slot]);
-    }
-    if (memcmp(x->table_row, &x->table_mirror[first], x->n_experts * sizeof(*x->table_row)) == 0)
-        return true;
-    memcpy(&x->table_mirror[first], x->table_row, x->n_experts * sizeof(*x->table_row));
-    return upload_bytes(u, &x->table, first * sizeof(uint64_t), x->table_row, x->n_experts * sizeof(*x->table_row), e);
+    return only ? publish(x, u, layer, ids, n_ids, e) : experts_publish(x, u, layer, e);
 }
 
 struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uint32_t matrix)

@@ -52,6 +52,19 @@ bool experts_are_resident(const struct experts *x);
 bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
                      bool only, struct sc_error *e) SC_CHECK;
 
+/* For those who place experts themselves. `index` is layer * n_experts + expert. */
+
+/* Counts a use: true if the expert has a slot. */
+bool experts_use(struct experts *x, uint32_t index);
+
+uint32_t experts_free_slot(const struct experts *x); /* UINT32_MAX: there is none */
+
+/* Queues the upload of an expert into a slot, whose expert loses it. */
+bool experts_place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e) SC_CHECK;
+
+/* Queues what makes the layer's table list all its experts that have a slot. */
+bool experts_publish(struct experts *x, struct upload *u, uint32_t layer, struct sc_error *e) SC_CHECK;
+
 /* The layer's gate (0), up (1) or down (2) matrices as the kernels find them. */
 struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uint32_t matrix);
 

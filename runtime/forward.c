@@ -10,7 +10,9 @@ static struct activations of_tokens(const struct activations *all, const struct 
                                   &a.routing.ids, &a.routing.probs, &a.tokens, &a.angles};
     for (uint32_t i = 0; i < sizeof(per_token) / sizeof(per_token[0]); i++)
         per_token[i]->rows = n;
-    a.gate.rows = a.up.rows = a.down.rows = n * n_used;
+    if (n > 1)
+        a.routing.on_host = 0; /* the host computes experts of single tokens only */
+    a.gate.rows = a.up.rows = a.down.rows = a.routing.host_y.rows = n * n_used;
     return a;
 }
 
@@ -40,6 +42,8 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
     if (g->n_experts) {
         op_linear(c, a.router_logits, w->router, a.normed);
         op_route(c, a.routing, a.router_logits);
+        if (a.routing.on_host)
+            op_copy(c, a.host_x, a.normed);
         if (n > 1)
             op_group(c, a.routing, g->n_experts);
     }

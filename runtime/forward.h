@@ -23,6 +23,7 @@ struct activations {
     struct tensor router_logits; /* (n, n_experts) */
     struct routing routing;
     struct tensor gate, up; /* (n * n_used, n_ff); dense: (n, n_ff) */
+    struct tensor host_x;   /* (n, n_embd) what the host's experts start from, in host memory; or no address */
     struct tensor down;     /* (n * n_used, n_embd) */
     struct tensor tokens;   /* (n, 1) u32 */
     struct tensor angles;   /* (n, n_rot) cosines and sines */
@@ -32,7 +33,10 @@ struct activations {
 
 void forward_embed(struct commands *c, const struct model *m, const struct activations *a, uint32_t n);
 
-/* x += attention(x); then, in a mixture of experts, the router's choice. */
+/*
+ * x += attention(x); then, in a mixture of experts, the router's choice, and what the host needs if it has experts of
+ * its own to compute.
+ */
 void forward_attention(struct commands *c, const struct model *m, const struct activations *a, struct kv_cache kv,
                        uint32_t l, uint32_t n);
 

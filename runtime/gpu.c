@@ -167,6 +167,8 @@ static bool create_objects(struct gpu *gpu, struct sc_error *e)
     return gpu_check(gpu, gpu->vk.vkCreatePipelineLayout(gpu->device, &layout, NULL, &gpu->layout),
                      "create a pipeline layout", e) &&
            gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->timeline),
+                     "create a semaphore", e) &&
+           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->host_timeline),
                      "create a semaphore", e);
 }
 
@@ -197,6 +199,7 @@ void gpu_destroy(struct gpu *gpu)
         gpu->vk.vkDestroyPipelineCache(gpu->device, gpu->cache, NULL);
         gpu->vk.vkDestroyPipelineLayout(gpu->device, gpu->layout, NULL);
         gpu->vk.vkDestroySemaphore(gpu->device, gpu->timeline, NULL);
+        gpu->vk.vkDestroySemaphore(gpu->device, gpu->host_timeline, NULL);
         gpu->vk.vkDestroyDevice(gpu->device, NULL);
     }
     if (gpu->instance)

@@ -21,8 +21,11 @@ struct gpu {
     VkPipelineLayout layout;
     VkPipelineCache cache;
     VkPipeline pipelines[N_KERNELS]; /* made when first used */
-    VkSemaphore timeline;            /* counts submits */
-    uint64_t n_submits;
+    VkSemaphore timeline;            /* counts submissions */
+    uint64_t submitted;              /* the timeline's value once all is done */
+    VkSemaphore host_timeline;       /* counts what the host has got ready: gpu_signal */
+    uint64_t host_signalled;         /* the highest value that has been waited for by a submission */
+    uint64_t n_submits;              /* calls of the queue, for the statistics */
     VkPhysicalDeviceMemoryProperties memory;
     VkDeviceSize max_allocation; /* bytes of one VkBuffer with its memory */
     uint64_t allocated_bytes;    /* by buffer_init and not yet finished */
@@ -108,16 +111,39 @@ void commands_finish(struct commands *c); /* accepts a zeroed struct */
 
 /* Starts recording anew. The device must be done with the earlier recording. Waits for everything submitted before. */
 void commands_begin(struct commands *c, bool replayed);
+
+/* The same for a stream that always runs right behind `previous`: hazards are tracked across the two. */
+void commands_continue(struct commands *c, const struct commands *previous);
+
+/* Makes what the host wrote before a signal visible to the dispatches that follow. */
+void commands_see_host(struct commands *c);
+
+/* Separates everything before from everything after, also from later streams that continue earlier ones. */
+void commands_barrier(struct commands *c);
 void commands_dispatch(struct commands *c, enum kernel kernel, const void *args, const struct access *accesses,
                        uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z);
 void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_offset, const struct buffer *to,
                    uint64_t to_offset, uint64_t size_bytes);
 bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
 
-/* Submits recorded streams in one go, in order; *value is what gpu_wait takes, after which results are visible. */
+/* Streams that begin when the host has signalled wait_host (0: at once), in order after the submissions before them. */
+struct submission {
+    struct commands *const *streams;
+    uint32_t n_streams;
+    uint64_t wait_host;
+    uint64_t value; /* set by gpu_submit: what gpu_wait takes, after which the streams' results are visible */
+};
+
+/* Hands them to the queue in one call. */
+bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t n, struct sc_error *e) SC_CHECK;
+
+/* One submission that waits for nothing. */
 bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
                 struct sc_error *e) SC_CHECK;
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
+
+/* Lets the submissions go that wait for `value` or less; values only grow. */
+bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 
 /* For VkResult: false and a sentence unless it is VK_SUCCESS. `what` is what was being done: "create the device". */
 bool gpu_check(const struct gpu *gpu, VkResult result, const char *what, struct sc_error *e) SC_CHECK;

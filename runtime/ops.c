@@ -272,9 +272,25 @@ void op_silu_mul(struct commands *c, struct tensor gate, struct tensor up)
 
 void op_combine(struct commands *c, struct tensor x, struct tensor y, struct routing r)
 {
-    if (!shapes_fit(c, r.probs.rows == x.rows && y.rows == x.rows * r.probs.cols && y.cols == x.cols, "op_combine"))
+    const bool fit = r.probs.rows == x.rows && y.rows == x.rows * r.probs.cols && y.cols == x.cols &&
+                     (!r.on_host || (r.host_y.rows == y.rows && r.host_y.cols == y.cols));
+    if (!shapes_fit(c, fit, "op_combine"))
         return;
-    struct combine_args args = {
-        .x = x.address, .y = y.address, .probs = r.probs.address, .n_embd = x.cols, .n_used = r.probs.cols};
+    struct combine_args args = {.x = x.address,
+                                .y = y.address,
+                                .probs = r.probs.address,
+                                .host_y = r.host_y.address,
+                                .on_host = r.on_host,
+                                .n_embd = x.cols,
+                                .n_used = r.probs.cols};
     DISPATCH(c, KERNEL_COMBINE, &args, groups(x.cols, WORKGROUP), x.rows, 1, reads(y), reads(r.probs), writes(x));
+}
+
+void op_copy(struct commands *c, struct tensor to, struct tensor from)
+{
+    if (!shapes_fit(c, to.rows == from.rows && to.cols == from.cols && to.type == from.type, "op_copy"))
+        return;
+    struct copy_args args = {.from = from.address, .to = to.address, .n = to.rows * to.cols};
+    const uint32_t n = groups(args.n, WORKGROUP);
+    DISPATCH(c, KERNEL_COPY, &args, spread_x(n), 1, spread_z(n), reads(from), writes(to));
 }

@@ -31,6 +31,8 @@ struct routing {
     struct tensor ids;        /* (n, n_used) u32 */
     struct tensor probs;      /* (n, n_used) */
     VkDeviceAddress host_ids; /* a copy of ids in host memory, or 0 */
+    VkDeviceAddress on_host;  /* (n, n_used) u32 in host memory: not 0 for pairs that the host computes; or 0 */
+    struct tensor host_y;     /* (n * n_used, n_embd) in host memory: what it computes */
     struct tensor first;      /* (1, n_experts + 1) u32: where each expert's pairs begin, made by op_group */
     struct tensor pairs;      /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
 };
@@ -88,8 +90,11 @@ void op_expert_linear(struct commands *c, struct tensor y /* (n * n_used, rows) 
 /* gate = silu(gate) * up */
 void op_silu_mul(struct commands *c, struct tensor gate /* (n, n_ff) */, struct tensor up);
 
-/* x += sum over k of probs[k] * y[k] */
+/* x += sum over k of probs[k] * y[k], or r.host_y[k] where r.on_host marks the pair */
 void op_combine(struct commands *c, struct tensor x /* (n, n_embd) */, struct tensor y /* (n * n_used, n_embd) */,
                 struct routing r);
+
+/* to = from, for the host to read */
+void op_copy(struct commands *c, struct tensor to, struct tensor from);
 
 #endif

@@ -54,6 +54,9 @@ enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };
 enum sc_phase { SC_PHASE_LOAD, SC_PHASE_COMPILE, SC_PHASE_PREFILL };
 enum sc_kv_type { SC_KV_F16, SC_KV_F32 };
 
+/* Whether the CPU computes experts that no slot holds, for single tokens. AUTO: where that is faster. */
+enum sc_cpu_experts { SC_CPU_AUTO, SC_CPU_ON, SC_CPU_OFF };
+
 struct sc_engine_params {
     const char *model_path;
     const char *device;  /* NULL: the best; an index, or a part of one device's name (any case) */
@@ -61,6 +64,8 @@ struct sc_engine_params {
     uint32_t n_ctx;      /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
     uint32_t n_batch;    /* micro-batch: most tokens in one pass; 0: 512 */
     enum sc_kv_type kv_type;
+    enum sc_cpu_experts cpu_experts;
+    uint32_t n_threads;    /* for experts on the CPU; 0: as many as the process may use */
     const char *cache_dir; /* for compiled pipelines; NULL: $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none */
 
     /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */
@@ -110,7 +115,9 @@ struct sc_stats {
     uint64_t n_prefill_tokens, n_decode_tokens; /* a decode token is one evaluated alone */
     double prefill_seconds, decode_seconds;
     uint64_t expert_hits, expert_misses; /* (layer, expert) looked up by a pass: found in a slot or not */
+    uint64_t expert_host_runs;           /* of the misses: computed by the CPU, not uploaded */
     uint64_t uploaded_bytes;             /* of experts, host to device */
+    double host_seconds;                 /* the CPU computed experts */
     double wait_seconds;                 /* the host waited for the device's routing or copied experts */
     uint64_t n_submits;
     uint32_t n_dispatches, n_barriers; /* of one decode step */

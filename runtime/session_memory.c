@@ -130,9 +130,20 @@ static uint64_t logit_bytes(const struct config *c, uint32_t n_batch)
     return aligned((uint64_t)logit_rows(n_batch) * c->n_vocab * sizeof(float));
 }
 
-static uint64_t result_bytes(const struct config *c, uint32_t n_batch)
+/* Where in the results each part begins. */
+struct result_layout {
+    uint64_t ids, host_x, host_y, on_host, size_bytes;
+};
+
+static struct result_layout result_layout(const struct config *c, uint32_t n_batch)
 {
-    return logit_bytes(c, n_batch) + (uint64_t)n_batch * (c->n_experts_used + 1) * sizeof(uint32_t);
+    const uint64_t row = (uint64_t)c->n_embd * sizeof(float);
+    struct result_layout r = {.ids = logit_bytes(c, n_batch)};
+    r.host_x = r.ids + aligned((uint64_t)n_batch * c->n_experts_used * sizeof(uint32_t));
+    r.host_y = r.host_x + aligned(row);
+    r.on_host = r.host_y + aligned(c->n_experts_used * row);
+    r.size_bytes = r.on_host + aligned((c->n_experts_used + 1) * sizeof(uint32_t));
+    return r;
 }
 
 bool session_measure(struct session_footprint *f, const struct config *c, uint32_t n_ctx, uint32_t n_batch,
@@ -144,7 +155,7 @@ bool session_measure(struct session_footprint *f, const struct config *c, uint32
     const bool ok = place_activations(&slabs, &a, places, e) && place_kv(&kv_slabs, c, n_ctx, kv_type, NULL, e);
     f->activation_bytes = slabs_footprint(&slabs) + buffer_footprint(input_bytes(c, n_batch));
     f->kv_bytes = slabs_footprint(&kv_slabs);
-    f->host_bytes = buffer_footprint(input_bytes(c, n_batch)) + buffer_footprint(result_bytes(c, n_batch));
+    f->host_bytes = buffer_footprint(input_bytes(c, n_batch)) + buffer_footprint(result_layout(c, n_batch).size_bytes);
     slabs_finish(&slabs, NULL);
     slabs_finish(&kv_slabs, NULL);
     return ok;
@@ -183,9 +194,10 @@ static bool init_kv(struct session_memory *s, const struct config *c, uint32_t n
 
 static bool init_host(struct session_memory *s, const struct config *c, uint32_t n_batch, struct sc_error *e)
 {
+    const struct result_layout layout = result_layout(c, n_batch);
     if (!buffer_init(s->gpu, &s->inputs, MEMORY_UPLOAD, input_bytes(c, n_batch), "a step's inputs", e) ||
         !buffer_init(s->gpu, &s->device_inputs, MEMORY_DEVICE, input_bytes(c, n_batch), "a step's inputs", e) ||
-        !buffer_init(s->gpu, &s->results, MEMORY_READBACK, result_bytes(c, n_batch), "a step's results", e))
+        !buffer_init(s->gpu, &s->results, MEMORY_READBACK, layout.size_bytes, "a step's results", e))
         return false;
     uint8_t *inputs = s->inputs.mapped, *results = s->results.mapped;
     s->step = (struct step *)(void *)inputs;
@@ -199,8 +211,17 @@ static bool init_host(struct session_memory *s, const struct config *c, uint32_t
     s->a.logits = f32(s->n_logit_rows, c->n_vocab);
     s->a.logits.address = s->results.address;
     s->logits = (const float *)(void *)results;
-    s->a.routing.host_ids = s->results.address + logit_bytes(c, n_batch);
-    s->host_ids = (const uint32_t *)(void *)(results + logit_bytes(c, n_batch));
+    s->a.routing.host_ids = s->results.address + layout.ids;
+    s->host_ids = (const uint32_t *)(void *)(results + layout.ids);
+    s->a.host_x = f32(1, c->n_embd);
+    s->a.host_x.address = s->results.address + layout.host_x;
+    s->host_x = (const float *)(void *)(results + layout.host_x);
+    s->a.routing.host_y = f32(c->n_experts_used, c->n_embd);
+    s->a.routing.host_y.address = s->results.address + layout.host_y;
+    s->host_y = (float *)(void *)(results + layout.host_y);
+    s->a.routing.on_host = s->results.address + layout.on_host;
+    s->on_host = (uint32_t *)(void *)(results + layout.on_host);
+    memset(s->on_host, 0, c->n_experts_used * sizeof(uint32_t));
     return true;
 }
 

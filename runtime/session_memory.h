@@ -29,6 +29,9 @@ struct session_memory {
     const float *logits;         /* in results: (n_logit_rows, n_vocab) */
     const uint32_t *host_ids;    /* in results: (n_batch, n_used) */
     uint32_t n_logit_rows;       /* logits that can be computed at once */
+    const float *host_x;         /* in results: (1, n_embd) what the host's experts of a single token start from */
+    float *host_y;               /* in results: (n_used, n_embd) what they give */
+    uint32_t *on_host;           /* in results: (n_used) which of its pairs the host computes */
 };
 
 /* What session_memory_init takes off the budget. */

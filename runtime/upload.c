@@ -29,6 +29,7 @@ bool upload_flush(struct upload *u, struct sc_error *e)
         return true;
     struct commands *half = &u->halves[u->current];
     u->recording = false;
+    commands_barrier(half); /* what comes next may be a stream that continues one from before this */
     if (!commands_end(half, e) || !gpu_submit(u->gpu, &half, 1, &u->submitted[u->current], e))
         return false;
     u->current ^= 1;

@@ -140,13 +140,25 @@ struct silu_mul_args {
     u32 n;
 };
 
-/* x[token] += sum over k of probs[token, k] * y[token, k], k in order */
+/*
+ * x[token] += sum over k of probs[token, k] * y[token, k], k in order. Where on_host is not 0, the pairs that it marks
+ * come from host_y instead.
+ */
 struct combine_args {
-    address x;     /* (n_tokens, n_embd) */
-    address y;     /* (n_tokens, n_used, n_embd) */
-    address probs; /* (n_tokens, n_used) */
+    address x;       /* (n_tokens, n_embd) */
+    address y;       /* (n_tokens, n_used, n_embd) */
+    address probs;   /* (n_tokens, n_used) */
+    address host_y;  /* (n_tokens, n_used, n_embd) or 0 */
+    address on_host; /* (n_tokens, n_used) u32 or 0 */
     u32 n_embd;
     u32 n_used;
+};
+
+/* to = from, n words */
+struct copy_args {
+    address from;
+    address to;
+    u32 n;
 };
 
 /* What changes from step to step while the recorded commands stay: a small buffer that the kernels read. */

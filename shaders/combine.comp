@@ -12,10 +12,13 @@ void main()
     const uint i = gl_GlobalInvocationID.x, t = gl_WorkGroupID.y;
     if (i >= a.n_embd)
         return;
-    Floats y = Floats(a.y), probs = Floats(a.probs);
+    Floats probs = Floats(a.probs);
     float sum = 0;
-    for (uint k = 0; k < a.n_used; k++)
-        sum += probs.at[t * a.n_used + k] * y.at[(t * a.n_used + k) * a.n_embd + i];
+    for (uint k = 0; k < a.n_used; k++) {
+        const uint pair = t * a.n_used + k;
+        const bool on_host = !address_is_null(a.on_host) && Words(a.on_host).at[pair] != 0;
+        sum += probs.at[pair] * Floats(on_host ? a.host_y : a.y).at[pair * a.n_embd + i];
+    }
     FloatsOut x = FloatsOut(a.x);
     x.at[t * a.n_embd + i] += sum;
 }

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pass.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "host_experts.h"
+
+static bool init_tables(struct pass *p, struct sc_error *e)
+{
+    const struct config *c = &p->engine->config;
+    p->n_streams = 2 * c->n_layers + 2;
+    p->frequencies = calloc(c->n_rot / 2 + 1, sizeof(*p->frequencies));
+    p->list = calloc(p->n_streams, sizeof(struct commands *));
+    p->submissions = calloc(p->n_streams, sizeof(*p->submissions));
+    if (!p->frequencies || !p->list || !p->submissions)
+        return sc_fail_memory(e, "the session");
+    for (uint32_t i = 0; i < c->n_rot / 2; i++)
+        p->frequencies[i] = (double)c->rope_freq_scale * pow((double)c->rope_base, -2.0 * i / c->n_rot) /
+                            (c->rope_factors ? (double)c->rope_factors[i] : 1);
+    return true;
+}
+
+static bool init_recording(struct pass *p, struct recording *r, struct sc_error *e)
+{
+    r->streams = calloc(p->n_streams, sizeof(*r->streams));
+    if (!r->streams)
+        return sc_fail_memory(e, "the session");
+    for (uint32_t i = 0; i < p->n_streams; i++)
+        if (!commands_init(&r->streams[i], p->engine->gpu, e))
+            return false;
+    return true;
+}
+
+static void finish_recording(struct pass *p, struct recording *r)
+{
+    for (uint32_t i = 0; r->streams && i < p->n_streams; i++)
+        commands_finish(&r->streams[i]);
+    free(r->streams);
+}
+
+void pass_finish(struct pass *p)
+{
+    if (!p->engine)
+        return;
+    p->engine->gpu->vk.vkDeviceWaitIdle(p->engine->gpu->device);
+    finish_recording(p, &p->single);
+    finish_recording(p, &p->batch);
+    commands_finish(&p->output);
+    session_memory_finish(&p->memory);
+    free(p->frequencies);
+    free(p->list);
+    free(p->submissions);
+    memset(p, 0, sizeof(*p));
+}
+
+static void record_stream(struct pass *p, struct commands *c, uint32_t index, uint32_t n)
+{
+    const struct model *m = &p->engine->model;
+    const struct session_memory *memory = &p->memory;
+    const struct activations *a = &memory->a;
+    const uint32_t n_layers = m->config->n_layers, l = index / 2;
+    if (index == 2 * n_layers + 1) {
+        forward_output(c, m, a, 0, 1);
+    } else if (index % 2 == 1) {
+        forward_experts(c, m, a, l, n);
+    } else {
+        if (l > 0) {
+            commands_see_host(c);
+            forward_combine(c, m, a, l - 1, n);
+        } else {
+            const uint64_t bytes = memory->angles_offset + (uint64_t)n * m->config->n_rot * sizeof(float);
+            commands_copy(c, &memory->inputs, 0, &memory->device_inputs, 0, bytes);
+            forward_embed(c, m, a, n);
+        }
+        if (l < n_layers)
+            forward_attention(c, m, a, memory->kv[l], l, n);
+    }
+}
+
+static bool record(struct pass *p, struct recording *r, uint32_t n, struct sc_error *e)
+{
+    if (r->n == n)
+        return true;
+    r->n = 0;
+    const uint32_t n_streams = n == 1 ? p->n_streams : p->n_streams - 1;
+    for (uint32_t i = 0; i < n_streams; i++) {
+        struct commands *c = &r->streams[i];
+        if (i == 0)
+            commands_begin(c, true);
+        else
+            commands_continue(c, c - 1);
+        record_stream(p, c, i, n);
+        if (!commands_end(c, e))
+            return false;
+    }
+    r->n = n;
+    return true;
+}
+
+static bool record_output(struct pass *p, uint32_t first, uint32_t n, struct sc_error *e)
+{
+    commands_begin(&p->output, false);
+    forward_output(&p->output, &p->engine->model, &p->memory.a, first, n);
+    return commands_end(&p->output, e);
+}
+
+/* Records every kind of pass once, so that kernels compile now and not in the middle of an answer. */
+static bool compile(struct pass *p, struct sc_error *e)
+{
+    const struct sc_engine_params *params = &p->engine->params;
+    const uint32_t n_parts = params->n_batch > 1 ? 3 : 1, rows = p->memory.n_logit_rows;
+    for (uint32_t part = 0; part < n_parts; part++) {
+        const bool ok = part == 0   ? record(p, &p->single, 1, e)
+                        : part == 1 ? record(p, &p->batch, params->n_batch, e)
+                                    : record_output(p, 0, rows, e);
+        if (!ok)
+            return false;
+        if (params->progress && !params->progress(params->user, SC_PHASE_COMPILE, part + 1, n_parts))
+            return sc_fail(e, SC_CANCELLED, "compiling the kernels was cancelled");
+    }
+    return true;
+}
+
+bool pass_init(struct pass *p, struct sc_engine *engine, struct sc_error *e)
+{
+    const struct sc_engine_params *params = &engine->params;
+    memset(p, 0, sizeof(*p));
+    p->engine = engine;
+    if (!session_memory_init(&p->memory, engine->gpu, &engine->config, params->n_ctx, params->n_batch, params->kv_type,
+                             e) ||
+        !init_tables(p, e) || !init_recording(p, &p->single, e) || !init_recording(p, &p->batch, e) ||
+        !commands_init(&p->output, engine->gpu, e))
+        return false;
+    if (!engine->host_experts)
+        p->memory.a.routing.on_host = 0;
+    return compile(p, e);
+}
+
+bool pass_wait(struct pass *p, struct sc_error *e)
+{
+    return gpu_wait(p->engine->gpu, p->submitted, e);
+}
+
+static void fill_inputs(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_past)
+{
+    const uint32_t pairs = p->engine->config.n_rot / 2;
+    *p->memory.step = (struct step){.n_past = n_past, .n_tokens = n};
+    for (uint32_t t = 0; t < n; t++) {
+        p->memory.tokens[t] = (uint32_t)tokens[t];
+        float *angles = p->memory.angles + 2 * (size_t)t * pairs;
+        for (uint32_t i = 0; i < pairs; i++) {
+            const double angle = (n_past + t) * p->frequencies[i];
+            angles[2 * i] = (float)cos(angle);
+            angles[2 * i + 1] = (float)sin(angle);
+        }
+    }
+}
+
+/* Streams `from` to `to` - 1 as one submission. */
+static bool submit(struct pass *p, uint32_t from, uint32_t to, struct sc_error *e)
+{
+    return gpu_submit(p->engine->gpu, p->list + from, to - from, &p->submitted, e);
+}
+
+/* Waits for the choice of a layer's router, which the submission `value` brings. */
+static bool wait_for_router(struct pass *p, uint64_t value, struct sc_error *e)
+{
+    const double start = clock_seconds();
+    const bool ok = gpu_wait(p->engine->gpu, value, e);
+    p->wait_seconds += clock_seconds() - start;
+    return ok;
+}
+
+static bool check_choice(const struct pass *p, uint32_t n, struct sc_error *e)
+{
+    const struct config *c = &p->engine->config;
+    for (uint32_t i = 0; i < n * c->n_experts_used; i++)
+        if (p->memory.host_ids[i] >= c->n_experts)
+            return sc_fail(e, SC_DEVICE_LOST, "%s chose an expert that does not exist", p->engine->gpu->info.name);
+    return true;
+}
+
+/* The distinct experts that the pass's n tokens chose, into ids, ascending. */
+static uint32_t chosen_experts(const struct pass *p, uint32_t n, uint32_t ids[SC_MAX_EXPERTS])
+{
+    const struct config *c = &p->engine->config;
+    bool chosen[SC_MAX_EXPERTS] = {false};
+    for (uint32_t i = 0; i < n * c->n_experts_used; i++)
+        chosen[p->memory.host_ids[i]] = true;
+    uint32_t n_ids = 0;
+    for (uint32_t id = 0; id < c->n_experts; id++)
+        if (chosen[id])
+            ids[n_ids++] = id;
+    return n_ids;
+}
+
+/* Uploads the layer's chosen experts and runs them: in waves if they are more than there are slots. The last wave's
+   run is left to the caller. */
+static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_error *e)
+{
+    struct sc_engine *engine = p->engine;
+    struct experts *x = &engine->model.experts;
+    uint32_t ids[SC_MAX_EXPERTS];
+    const uint32_t n_ids = chosen_experts(p, n, ids), experts = 2 * layer + 1;
+    const bool only = n_ids > x->n_slots;
+    for (uint32_t first = 0; first < n_ids; first += x->n_slots) {
+        const uint32_t left = n_ids - first, n_wave = left < x->n_slots ? left : x->n_slots;
+        if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) ||
+            !upload_flush(&engine->upload, e))
+            return false;
+        if (n_wave < left && (!submit(p, experts, experts + 1, e) || !pass_wait(p, e)))
+            return false;
+    }
+    return true;
+}
+
+/* Each layer's chosen experts are uploaded before they run. */
+static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
+{
+    const uint32_t n_layers = p->engine->config.n_layers;
+    uint32_t from = 0;
+    for (uint32_t l = 0; l < n_layers; l++) {
+        if (!submit(p, from, 2 * l + 1, e) || !wait_for_router(p, p->submitted, e) || !check_choice(p, n, e) ||
+            !fetch_experts(p, l, n, e))
+            return false;
+        from = 2 * l + 1;
+    }
+    return submit(p, from, n_streams, e);
+}
+
+/*
+ * A single token: everything is submitted at once, and each layer's combine waits for the host, which computes the
+ * experts that no slot holds while the GPU runs the others.
+ */
+static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e)
+{
+    struct sc_engine *engine = p->engine;
+    struct gpu *gpu = engine->gpu;
+    const uint32_t n_layers = engine->config.n_layers;
+    const uint64_t signalled = gpu->host_signalled;
+    if (!host_experts_begin(engine->host_experts, &engine->upload, e) || !upload_flush(&engine->upload, e))
+        return false;
+    for (uint32_t i = 0; i <= 2 * n_layers; i++)
+        p->submissions[i] = (struct submission){.streams = p->list + i,
+                                                .n_streams = i == 2 * n_layers ? n_streams - i : 1,
+                                                .wait_host = i % 2 == 0 && i > 0 ? signalled + i / 2 : 0};
+    if (!gpu_submit_chain(gpu, p->submissions, 2 * n_layers + 1, e))
+        return false;
+    p->submitted = p->submissions[2 * n_layers].value;
+
+    bool ok = true;
+    for (uint32_t l = 0; l < n_layers && ok; l++) {
+        ok = wait_for_router(p, p->submissions[2 * l].value, e) && check_choice(p, 1, e);
+        if (ok)
+            host_experts_run(engine->host_experts, l, &p->memory);
+        ok = ok && gpu_signal(gpu, signalled + l + 1, e);
+    }
+    if (!ok) { /* let go what waits, or it would wait for ever */
+        struct sc_error ignored = {0};
+        (void)!gpu_signal(gpu, signalled + n_layers, &ignored);
+    }
+    gpu->host_signalled = signalled + n_layers;
+    return ok;
+}
+
+/* No host in between: a single token in one submission, a batch layer by layer so that none runs for long. */
+static bool run_resident(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
+{
+    const uint32_t most = n == 1 ? n_streams : 2;
+    for (uint32_t from = 0; from < n_streams; from += most)
+        if (!submit(p, from, from + most < n_streams ? from + most : n_streams, e))
+            return false;
+    return true;
+}
+
+bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_past, bool with_logits, struct sc_error *e)
+{
+    const struct sc_engine *engine = p->engine;
+    struct recording *r = n == 1 ? &p->single : &p->batch;
+    if (!pass_wait(p, e) || !record(p, r, n, e))
+        return false;
+    fill_inputs(p, tokens, n, n_past);
+    for (uint32_t i = 0; i < p->n_streams; i++)
+        p->list[i] = &r->streams[i];
+    const uint32_t n_streams = p->n_streams - (n == 1 && with_logits ? 0 : 1);
+    if (!engine->config.n_experts || experts_are_resident(&engine->model.experts))
+        return run_resident(p, n, n_streams, e);
+    if (n == 1 && engine->host_experts)
+        return run_with_host(p, n_streams, e);
+    return run_uploading(p, n, n_streams, e);
+}
+
+bool pass_logits(struct pass *p, uint32_t n_pass, uint32_t first, uint32_t n, float *logits, struct sc_error *e)
+{
+    const uint32_t n_vocab = p->engine->config.n_vocab;
+    struct commands *output = &p->output;
+    for (uint32_t done = 0; done < n;) {
+        const uint32_t left = n - done, rows = left < p->memory.n_logit_rows ? left : p->memory.n_logit_rows;
+        if (n_pass > 1 &&
+            (!record_output(p, first + done, rows, e) || !gpu_submit(p->engine->gpu, &output, 1, &p->submitted, e)))
+            return false;
+        if (!pass_wait(p, e))
+            return false;
+        memcpy(logits + (size_t)done * n_vocab, p->memory.logits, (size_t)rows * n_vocab * sizeof(float));
+        done += rows;
+    }
+    return true;
+}
