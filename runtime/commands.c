@@ -145,11 +145,11 @@ bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_str
     for (uint32_t i = 0; i < n_streams; i++)
         buffers[i] = streams[i]->buffer;
 
-    *value = gpu->n_submits + 1;
+    const uint64_t next = gpu->n_submits + 1;
     VkTimelineSemaphoreSubmitInfo timeline = {
         .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
         .signalSemaphoreValueCount = 1,
-        .pSignalSemaphoreValues = value,
+        .pSignalSemaphoreValues = &next,
     };
     VkSubmitInfo submit = {
         .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
@@ -161,7 +161,7 @@ bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_str
     };
     if (!gpu_check(gpu, gpu->vk.vkQueueSubmit(gpu->queue, 1, &submit, VK_NULL_HANDLE), "run a step", e))
         return false;
-    gpu->n_submits = *value;
+    *value = gpu->n_submits = next;
     return true;
 }
 

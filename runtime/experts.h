@@ -52,6 +52,9 @@ bool experts_are_resident(const struct experts *x);
 bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
                      bool only, struct sc_error *e) SC_CHECK;
 
+/* Empties all slots: after a failure, what was on its way to them may not have arrived. */
+void experts_forget(struct experts *x);
+
 /* The layer's gate (0), up (1) or down (2) matrices as the kernels find them. */
 struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uint32_t matrix);
 

@@ -114,7 +114,10 @@ void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_
                    uint64_t to_offset, uint64_t size_bytes);
 bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
 
-/* Submits recorded streams in one go, in order; *value is what gpu_wait takes, after which results are visible. */
+/*
+ * Submits recorded streams in one go, in order; *value is what gpu_wait takes, after which results are visible. A
+ * failure leaves *value as it was.
+ */
 bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
                 struct sc_error *e) SC_CHECK;
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
