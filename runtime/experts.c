@@ -64,15 +64,10 @@ bool experts_init(struct experts *x, struct gpu *gpu, const struct weights *w, c
     x->table_mirror = calloc(n_table, sizeof(*x->table_mirror));
     if (!x->slots || !x->owner || !x->last_used || !x->slot_of || !x->table_row || !x->table_mirror)
         return sc_fail_memory(e, "the table of experts");
-    for (uint32_t i = 0; i < n_slots; i++) {
-        x->owner[i] = NOBODY;
+    for (uint32_t i = 0; i < n_slots; i++)
         if (!slabs_place(&x->slabs, x->slot_bytes, &x->slots[i], e))
             return false;
-    }
-    for (uint32_t i = 0; i < n_table; i++) {
-        x->slot_of[i] = NOBODY;
-        x->table_mirror[i] = UINT64_MAX; /* differs from everything: the first use of a layer writes its row */
-    }
+    experts_forget(x);
     return slabs_allocate(&x->slabs, gpu, "the expert slots", e) &&
            buffer_init(gpu, &x->table, MEMORY_DEVICE, n_table * sizeof(uint64_t), "the table of experts", e);
 }
@@ -90,6 +85,16 @@ void experts_finish(struct experts *x)
     free(x->table_row);
     free(x->table_mirror);
     memset(x, 0, sizeof(*x));
+}
+
+void experts_forget(struct experts *x)
+{
+    for (uint32_t i = 0; i < x->n_slots; i++)
+        x->owner[i] = NOBODY;
+    for (uint32_t i = 0; i < x->n_layers * x->n_experts; i++) {
+        x->slot_of[i] = NOBODY;
+        x->table_mirror[i] = UINT64_MAX; /* differs from everything: the first use of a layer writes its row */
+    }
 }
 
 bool experts_are_resident(const struct experts *x)

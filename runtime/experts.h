@@ -52,6 +52,9 @@ bool experts_are_resident(const struct experts *x);
 bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
                      bool only, struct sc_error *e) SC_CHECK;
 
+/* Empties all slots: after a failure, what was on its way to them may not have arrived. */
+void experts_forget(struct experts *x);
+
 /* For those who place experts themselves. `index` is layer * n_experts + expert. */
 
 /* Counts a use: true if the expert has a slot. */

@@ -14,6 +14,7 @@ bool gpu_check(const struct gpu *gpu, VkResult result, const char *what, struct 
     switch (result) {
     case VK_SUCCESS: return true;
     case VK_ERROR_OUT_OF_HOST_MEMORY:
+    case VK_ERROR_MEMORY_MAP_FAILED:
         return sc_fail(e, SC_OUT_OF_MEMORY, "%s: out of memory to %s", gpu->info.name, what);
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
         return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY, "%s: out of device memory to %s", gpu->info.name, what);

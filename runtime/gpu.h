@@ -24,7 +24,7 @@ struct gpu {
     VkSemaphore timeline;            /* counts submissions */
     uint64_t submitted;              /* the timeline's value once all is done */
     VkSemaphore host_timeline;       /* counts what the host has got ready: gpu_signal */
-    uint64_t host_signalled;         /* the highest value that has been waited for by a submission */
+    uint64_t host_signalled;         /* its value */
     uint64_t n_submits;              /* calls of the queue, for the statistics */
     VkPhysicalDeviceMemoryProperties memory;
     VkDeviceSize max_allocation; /* bytes of one VkBuffer with its memory */
@@ -137,12 +137,12 @@ struct submission {
 /* Hands them to the queue in one call. */
 bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t n, struct sc_error *e) SC_CHECK;
 
-/* One submission that waits for nothing. */
+/* One submission that waits for nothing; a failure leaves *value as it was. */
 bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
                 struct sc_error *e) SC_CHECK;
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 
-/* Lets the submissions go that wait for `value` or less; values only grow. */
+/* Lets the submissions go that wait for gpu->host_signalled up to `value`. */
 bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 
 /* For VkResult: false and a sentence unless it is VK_SUCCESS. `what` is what was being done: "create the device". */

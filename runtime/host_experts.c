@@ -125,10 +125,10 @@ void host_experts_run(struct host_experts *h, uint32_t layer, struct session_mem
 
 uint64_t host_experts_n_runs(const struct host_experts *h)
 {
-    return h->n_runs;
+    return h ? h->n_runs : 0;
 }
 
 double host_experts_seconds(const struct host_experts *h)
 {
-    return h->seconds;
+    return h ? h->seconds : 0;
 }

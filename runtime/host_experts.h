@@ -27,6 +27,7 @@ bool host_experts_begin(struct host_experts *h, struct upload *u, struct sc_erro
  */
 void host_experts_run(struct host_experts *h, uint32_t layer, struct session_memory *memory);
 
+/* Since it was created; 0 for NULL. */
 uint64_t host_experts_n_runs(const struct host_experts *h);
 double host_experts_seconds(const struct host_experts *h);
 

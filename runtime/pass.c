@@ -197,6 +197,14 @@ static uint32_t chosen_experts(const struct pass *p, uint32_t n, uint32_t ids[SC
     return n_ids;
 }
 
+/* After a failure: what was on its way to the slots may not have arrived. */
+static bool lose_uploads(struct pass *p)
+{
+    upload_abandon(&p->engine->upload);
+    experts_forget(&p->engine->model.experts);
+    return false;
+}
+
 /* Uploads the layer's chosen experts and runs them: in waves if they are more than there are slots. The last wave's
    run is left to the caller. */
 static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_error *e)
@@ -210,7 +218,7 @@ static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_
         const uint32_t left = n_ids - first, n_wave = left < x->n_slots ? left : x->n_slots;
         if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) ||
             !upload_flush(&engine->upload, e))
-            return false;
+            return lose_uploads(p);
         if (n_wave < left && (!submit(p, experts, experts + 1, e) || !pass_wait(p, e)))
             return false;
     }
@@ -242,7 +250,7 @@ static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e
     const uint32_t n_layers = engine->config.n_layers;
     const uint64_t signalled = gpu->host_signalled;
     if (!host_experts_begin(engine->host_experts, &engine->upload, e) || !upload_flush(&engine->upload, e))
-        return false;
+        return lose_uploads(p);
     for (uint32_t i = 0; i <= 2 * n_layers; i++)
         p->submissions[i] = (struct submission){.streams = p->list + i,
                                                 .n_streams = i == 2 * n_layers ? n_streams - i : 1,
@@ -258,11 +266,12 @@ static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e
             host_experts_run(engine->host_experts, l, &p->memory);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
     }
-    if (!ok) { /* let go what waits, or it would wait for ever */
+    if (!ok) { /* let go what still waits for the host, step by step: the validation layer loses count otherwise */
         struct sc_error ignored = {0};
-        (void)!gpu_signal(gpu, signalled + n_layers, &ignored);
+        for (uint32_t l = 0; l < n_layers; l++)
+            if (gpu_wait(gpu, 0, &ignored) && !gpu_signal(gpu, signalled + l + 1, &ignored))
+                break;
     }
-    gpu->host_signalled = signalled + n_layers;
     return ok;
 }
 

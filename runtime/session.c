@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "clock.h"
+#include "host_experts.h"
 #include "pass.h"
 
 struct sc_session {
@@ -114,6 +115,8 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
     *stats = s->stats;
     stats->expert_hits = x->n_hits - s->stats.expert_hits;
     stats->expert_misses = x->n_misses - s->stats.expert_misses;
+    stats->expert_host_runs = host_experts_n_runs(s->engine->host_experts) - s->stats.expert_host_runs;
+    stats->host_seconds = host_experts_seconds(s->engine->host_experts) - s->stats.host_seconds;
     stats->uploaded_bytes = x->uploaded_bytes - s->stats.uploaded_bytes;
     stats->wait_seconds = s->stats.wait_seconds + s->pass.wait_seconds + s->engine->upload.wait_seconds;
     stats->n_submits = s->engine->gpu->n_submits - s->stats.n_submits;
@@ -131,6 +134,8 @@ void sc_session_reset_stats(struct sc_session *s)
     s->stats = (struct sc_stats){
         .expert_hits = x->n_hits,
         .expert_misses = x->n_misses,
+        .expert_host_runs = host_experts_n_runs(s->engine->host_experts),
+        .host_seconds = host_experts_seconds(s->engine->host_experts),
         .uploaded_bytes = x->uploaded_bytes,
         .wait_seconds = -(s->pass.wait_seconds + s->engine->upload.wait_seconds),
         .n_submits = s->engine->gpu->n_submits,

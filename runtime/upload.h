@@ -30,4 +30,7 @@ bool upload_bytes(struct upload *u, const struct buffer *to, uint64_t to_offset,
 /* Submits what is queued: work submitted later sees it. */
 bool upload_flush(struct upload *u, struct sc_error *e) SC_CHECK;
 
+/* After a failure: drops what is queued. What was queued since the last flush may have been copied or not. */
+void upload_abandon(struct upload *u);
+
 #endif

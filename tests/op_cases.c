@@ -10,14 +10,14 @@ const char *const op_fill_names[OP_N_FILLS] = {"random", "any bits", "tiny", "la
 
 /*
  * Rows around a workgroup's (2 to 16 of matvec, 64 of matmul), columns whose odd counts of 18-, 22-, 34-, 110- and
- * 210-byte blocks let every second row begin in a word's upper half, tokens around the 32 of a tile. 255 and more parts
- * of 16 columns go round matvec's lanes several times.
+ * 210-byte blocks let every second row begin in a word's upper half, tokens around the 32 of a tile. 4096 columns
+ * go round matvec's lanes several times. The long one takes more workgroups than one dimension of a dispatch holds.
  */
 const struct linear_case op_linear_cases[] = {
-    {1, 16, 1},     {2, 32, 1},   {3, 48, 1},     {63, 96, 1},  {65, 256, 1},   {127, 768, 1},
-    {17, 160, 1},   {5, 1280, 1}, {3, 4096, 1},   {1, 256, 2},  {2, 768, 31},   {3, 48, 32},
-    {63, 32, 33},   {65, 96, 65}, {127, 256, 33}, {64, 16, 2},  {128, 512, 64}, {65, 768, 2},
-    {127, 160, 31}, {66, 16, 65}, {1, 32, 65},    {129, 48, 2},
+    {1, 16, 1},     {2, 32, 1},   {3, 48, 1},     {63, 96, 1},  {65, 256, 1},    {127, 768, 1},
+    {17, 160, 1},   {5, 1280, 1}, {3, 4096, 1},   {1, 256, 2},  {2, 768, 31},    {3, 48, 32},
+    {63, 32, 33},   {65, 96, 65}, {127, 256, 33}, {64, 16, 2},  {128, 512, 64},  {65, 768, 2},
+    {127, 160, 31}, {66, 16, 65}, {1, 32, 65},    {129, 48, 2}, {524325, 16, 1},
 };
 const size_t op_n_linear_cases = sizeof op_linear_cases / sizeof op_linear_cases[0];
 
@@ -49,8 +49,7 @@ const struct rope_case op_rope_cases[] = {
 };
 const size_t op_n_rope_cases = sizeof op_rope_cases / sizeof op_rope_cases[0];
 
-/* Lengths around the 64 positions of a step, groups that do and do not divide a tile of 8 rows, splits that stay empty.
- */
+/* Lengths around the 64 positions of a step, groups that do and do not divide a tile of 8 rows, splits left empty. */
 const struct attention_case op_attention_cases[] = {
     {1, 1, 4, 1, 0, 1, 1},      {4, 4, 32, 1, 0, 2, 1},    {4, 1, 64, 1, 62, 1, 1},    {8, 1, 64, 1, 63, 1, 1},
     {8, 1, 64, 1, 63, 2, 1},    {8, 2, 80, 1, 64, 2, 1},   {3, 1, 96, 1, 127, 1, 4},   {6, 2, 128, 1, 128, 2, 1},
@@ -69,7 +68,8 @@ const struct route_case op_route_cases[] = {
 const size_t op_n_route_cases = sizeof op_route_cases / sizeof op_route_cases[0];
 
 const struct silu_case op_silu_cases[] = {
-    {1, 1, 1}, {1, 63, 1}, {1, 64, 10}, {1, 65, 30}, {3, 127, 100}, {33, 160, 1}, {2, 768, 1e4f}, {5, 256, 1e30f},
+    {1, 1, 1},    {1, 63, 1},     {1, 64, 10},     {1, 65, 30},     {3, 127, 100},
+    {33, 160, 1}, {2, 768, 1e4f}, {5, 256, 1e30f}, {1, 2097157, 3},
 };
 const size_t op_n_silu_cases = sizeof op_silu_cases / sizeof op_silu_cases[0];
 

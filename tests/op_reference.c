@@ -23,9 +23,9 @@ double reference_dot_bound(struct sum s, uint32_t n, uint32_t roundings)
 }
 
 /*
- * The sum of squares: one rounding a square, at most ceil(cols / 64) - 1 additions in a thread and 63 among the 64 threads
- * in whatever order. Its error halves under the root; then the mean's division (2.5 ulp), eps (1/2), the root (4.5), its
- * reciprocal (2.5) and two products (1/2 each). All terms have one sign, so errors are relative.
+ * The sum of squares: one rounding a square, at most ceil(cols / 64) - 1 additions in a thread and 63 among the 64
+ * threads in whatever order. Its error halves under the root; then the mean's division (2.5 ulp), eps (1/2), the root
+ * (4.5), its reciprocal (2.5) and two products (1/2 each). All terms have one sign, so errors are relative.
  */
 void reference_rms_norm(struct bounded *y, const float *x, const float *w, uint32_t cols, float eps)
 {
@@ -41,15 +41,17 @@ void reference_rms_norm(struct bounded *y, const float *x, const float *w, uint3
 }
 
 /*
- * exp(-g): (3 + 2|g|) ulp, of which the sum 1 + exp keeps the share exp / (1 + exp); the sum and the product 1/2 each, the
- * division 2.5. From exp(-g) > 2^126 on, Vulkan promises nothing of the quotient but what is below 2^-119 then anyway.
+ * exp(-g): (3 + 2|g|) ulp, of which the sum 1 + exp keeps the share exp / (1 + exp); the sum and the product 1/2 each,
+ * the division 2.5. From exp(-g) > 2^126 on, Vulkan promises nothing of the quotient but what is below 2^-119 then
+ * anyway.
  */
 struct bounded reference_silu_mul(float gate, float up)
 {
     const double g = (double)gate, e = exp(-g), value = g / (1 + e) * (double)up;
     const double share = isinf(e) ? 1 : e / (1 + e);
     const double ulps = (g > 0 ? share * (3 + 2 * g) : share * (3 - 2 * g)) + 0.5 + 2.5 + 0.5;
-    struct bounded y = {value, ulps * OP_EPS * OP_SECOND_ORDER * fabs(value) + (double)FLT_MIN * (1 + fabs((double)up))};
+    struct bounded y = {value,
+                        ulps * OP_EPS * OP_SECOND_ORDER * fabs(value) + (double)FLT_MIN * (1 + fabs((double)up))};
     if (-g > 126 * log(2.0))
         y.bound += fabs(value);
     return y;
@@ -63,7 +65,8 @@ struct bounded reference_combine(float x, const float *probs, const float *y, ui
         sum += (double)probs[k] * (double)y[k * stride];
         magnitude += fabs((double)probs[k] * (double)y[k * stride]);
     }
-    return (struct bounded){sum, (1 + n_used) * OP_EPS / 2 * OP_SECOND_ORDER * magnitude + 2 * n_used * (double)FLT_MIN};
+    return (struct bounded){sum,
+                            (1 + n_used) * OP_EPS / 2 * OP_SECOND_ORDER * magnitude + 2 * n_used * (double)FLT_MIN};
 }
 
 /*
@@ -98,15 +101,13 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
 
 /*
  * y = sum of p_j v_j, p_j = e_j / sum of e, e_j = exp(s_j - M). Errors, in ulps relative to e_j:
- *   a score is a sum of head_dim products: one rounding a product, 3 additions in its quad, an addition for each quad, the
- *   scaling, and an ulp of the scale itself (a root and a quotient on the host). This much of scale * sum of |q k| is an
- *   absolute error of s_j, so a relative one of e_j.
- *   exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. Whenever the maximum grows the sums shrink by exp(m - m'), and
- *   once more where splits are merged: 3 + 2.5|m - m'| + 1/2 for the product. The differences add up to |s_j - M|, so
- *   3 + 2.5|s_j - M| + 3.5 for each step of 64 positions, and for the merge.
- *   numerator: one rounding a product, one addition a position of the split, one a split
- *   denominator: 8 additions in a thread and 8 for each step of 64, one a split
- *   the quotient: 2.5
+ *   a score is a sum of head_dim products: one rounding a product, 3 additions in its quad, an addition for each quad,
+ * the scaling, and an ulp of the scale itself (a root and a quotient on the host). This much of scale * sum of |q k| is
+ * an absolute error of s_j, so a relative one of e_j. exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. Whenever
+ * the maximum grows the sums shrink by exp(m - m'), and once more where splits are merged: 3 + 2.5|m - m'| + 1/2 for
+ * the product. The differences add up to |s_j - M|, so 3 + 2.5|s_j - M| + 3.5 for each step of 64 positions, and for
+ * the merge. numerator: one rounding a product, one addition a position of the split, one a split denominator: 8
+ * additions in a thread and 8 for each step of 64, one a split the quotient: 2.5
  */
 void reference_attention(struct bounded *y, const float *q, const float *k, const float *v, struct attention_shape s,
                          uint32_t t, uint32_t n_tokens, uint32_t head)

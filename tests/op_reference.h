@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The operations in double precision, with what a kernel's rounding may make of them. Bounds are first order in
- * FLT_EPSILON with a percent on top for the rest: EPS is an ulp at most, a correctly rounded operation is off by EPS / 2,
- * and Vulkan promises of the others: division 2.5 ulp, sqrt 4.5 ulp, exp 3 + 2|x| ulp.
+ * FLT_EPSILON with a percent on top for the rest: EPS is an ulp at most, a correctly rounded operation is off by EPS /
+ * 2, and Vulkan promises of the others: division 2.5 ulp, sqrt 4.5 ulp, exp 3 + 2|x| ulp.
  */
 #ifndef SCORIA_TESTS_OP_REFERENCE_H
 #define SCORIA_TESTS_OP_REFERENCE_H
@@ -16,7 +16,7 @@
 
 struct sum {
     double value, magnitude; /* sum of w * x and of |w * x| */
-    double x_magnitude;      /* sum of |x|: what subnormal weights, if flushed to zero, may take off, in units of FLT_MIN */
+    double x_magnitude; /* sum of |x|: what subnormal weights, if flushed to zero, may take off, in units of FLT_MIN */
 };
 
 struct sum reference_dot(const float *w, const float *x, uint32_t n);

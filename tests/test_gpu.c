@@ -230,8 +230,15 @@ static void test_cache(void **state)
         assert_true(use(folder) > 0); /* and was put right */
     }
 
-    const size_t lengths[] = {0, 1, 8, sizeof(struct header) - 1, sizeof(struct header), sizeof(struct header) + 1,
-                              sizeof(struct header) + 20, size / 2, size - 1};
+    const size_t lengths[] = {0,
+                              1,
+                              8,
+                              sizeof(struct header) - 1,
+                              sizeof(struct header),
+                              sizeof(struct header) + 1,
+                              sizeof(struct header) + 20,
+                              size / 2,
+                              size - 1};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         write_cache(good, lengths[i]);
         if (use(folder) != 0)
@@ -343,8 +350,9 @@ static void test_impossible_sizes(void **state)
     struct sc_error e = {0};
     struct gpu *gpu = gpu_create(NULL, "", &e);
     assert_non_null(gpu);
-    const uint64_t sizes[] = {UINT64_MAX, UINT64_MAX - BUFFER_PADDING_BYTES, UINT64_MAX - 4095, UINT64_MAX / 2, 1ull << 60,
-                              gpu->max_allocation};
+    const uint64_t sizes[] = {UINT64_MAX,        UINT64_MAX - BUFFER_PADDING_BYTES,
+                              UINT64_MAX - 4095, UINT64_MAX / 2,
+                              1ull << 60,        gpu->max_allocation};
     for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
         struct buffer b;
         gpu->budget_bytes = i % 2 ? 1 << 20 : 0;

@@ -14,8 +14,8 @@
 #include "op_reference.h"
 
 /*
- * Equal, not near: a block's value takes at most one rounding, whichever way it is computed. The products of a scale of 11
- * bits, a sub-scale of up to 8 and a code of up to 8 are exact in 24, but q6_k's last (25 bits), and the minimum's
+ * Equal, not near: a block's value takes at most one rounding, whichever way it is computed. The products of a scale of
+ * 11 bits, a sub-scale of up to 8 and a code of up to 8 are exact in 24, but q6_k's last (25 bits), and the minimum's
  * subtraction rounds an exact product's difference, fused or not.
  */
 static void test_embed(void **state)
@@ -71,7 +71,8 @@ static void test_rms_norm(void **state)
         for (uint32_t t = 0; t < c.n; t++) {
             reference_rms_norm(want, op_floats(d, x) + t * c.cols, op_floats(d, w), c.cols, c.eps);
             for (uint32_t col = 0; col < c.cols; col++)
-                op_judge_value(&judge, t, col, (double)op_floats(d, y)[t * c.cols + col], want[col].value, want[col].bound);
+                op_judge_value(&judge, t, col, (double)op_floats(d, y)[t * c.cols + col], want[col].value,
+                               want[col].bound);
         }
     }
     op_judge_report(&judge, "rms_norm");
@@ -88,7 +89,8 @@ static struct bounded turned(const float *head, const float *angles, uint32_t i,
     return (struct bounded){a + b, OP_EPS * OP_SECOND_ORDER * (fabs(a) + fabs(b)) + 2 * (double)FLT_MIN};
 }
 
-/* Vulkan leaves the rounding to half open: the result is one of the two halves around the value, itself if it is one. */
+/* Vulkan leaves open how it rounds to half: the result is one of the two halves around the value, itself if it is one.
+ */
 static void judge_stored(struct op_judge *j, struct op_device *d, struct tensor cache, uint32_t row, uint32_t col,
                          struct bounded want)
 {
@@ -98,7 +100,8 @@ static void judge_stored(struct op_judge *j, struct op_device *d, struct tensor 
     }
     const uint16_t *halves = op_host(d, cache.address);
     const double open = half_spacing(fabs(want.value) + want.bound) * (1 - 0x1p-20);
-    op_judge_value(j, row, col, (double)sc_half_to_float(halves[row * cache.cols + col]), want.value, want.bound + open);
+    op_judge_value(j, row, col, (double)sc_half_to_float(halves[row * cache.cols + col]), want.value,
+                   want.bound + open);
 }
 
 static void check_rope(struct op_judge *j, struct op_device *d, struct rope_case c, enum sc_type type, uint64_t seed)
@@ -153,9 +156,9 @@ static void test_rope_store(void **state)
 
 static void test_silu_mul(void **state)
 {
-    static const float edges[] = {0,    -0.0f, 1e-30f, -1e-30f, 20,    -20,    60,    -60,   86,     -86,
-                                  87.4f, -87.4f, 88.8f, -88.8f,  90,    -90,    104,   -104,  1000,   -1000,
-                                  1e10f, -1e10f, 3e38f, -3e38f,  1e-7f, -1e-7f, 0.5f,  -0.5f, 16.7f,  -16.7f};
+    static const float edges[] = {0,     -0.0f,  1e-30f, -1e-30f, 20,    -20,    60,   -60,   86,    -86,
+                                  87.4f, -87.4f, 88.8f,  -88.8f,  90,    -90,    104,  -104,  1000,  -1000,
+                                  1e10f, -1e10f, 3e38f,  -3e38f,  1e-7f, -1e-7f, 0.5f, -0.5f, 16.7f, -16.7f};
     struct op_device *d = *state;
     struct op_judge judge = {0};
     for (size_t i = 0; i < op_n_silu_cases; i++) {
@@ -205,13 +208,13 @@ static void fill_logits(struct op_device *d, float *logits, uint32_t n, uint32_t
         const uint32_t bits = (uint32_t)(random_u64(&d->seed) >> 32);
         logits[i] = 3 * random_normal(&d->seed);
         switch (kind % 8) {
-        case 1: logits[i] = 0; break;                                                 /* all tie */
-        case 2: logits[i] = (float)(bits % 3); break;                                 /* many tie */
+        case 1: logits[i] = 0; break;                 /* all tie */
+        case 2: logits[i] = (float)(bits % 3); break; /* many tie */
         case 3: logits[i] = bits % 4 == 0 ? NAN : logits[i]; break;
         case 4: logits[i] = bits % 2 ? -INFINITY : logits[i]; break;
-        case 5: logits[i] = i == n / 2 ? 1 : (bits % 2 ? -INFINITY : NAN); break;     /* one that counts */
-        case 6: logits[i] *= 30; break;                                               /* far apart */
-        case 7: logits[i] = bits % 2 ? -0.0f : 0.0f; break;                           /* equal, though not in bits */
+        case 5: logits[i] = i == n / 2 ? 1 : (bits % 2 ? -INFINITY : NAN); break; /* one that counts */
+        case 6: logits[i] *= 30; break;                                           /* far apart */
+        case 7: logits[i] = bits % 2 ? -0.0f : 0.0f; break;                       /* equal, though not in bits */
         default: break;
         }
     }
@@ -312,8 +315,8 @@ static void test_group(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),    cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_rope_store),
-        cmocka_unit_test(test_silu_mul), cmocka_unit_test(test_combine),  cmocka_unit_test(test_route),
+        cmocka_unit_test(test_embed),         cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_rope_store),
+        cmocka_unit_test(test_silu_mul),      cmocka_unit_test(test_combine),  cmocka_unit_test(test_route),
         cmocka_unit_test(test_route_nothing), cmocka_unit_test(test_group),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);

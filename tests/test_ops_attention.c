@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention over both kinds of cache, whole and in splits. The cache beyond the last token is NaN, which must not leak. */
+/* Attention over both kinds of cache, whole and in splits. The cache beyond the last token is NaN and must not leak. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -30,13 +30,15 @@ static float *fill_cache(struct op_device *d, struct tensor cache, uint32_t n)
     return values;
 }
 
-static void check_case(struct op_judge *j, struct op_device *d, struct attention_case c, enum sc_type type, uint64_t seed)
+static void check_case(struct op_judge *j, struct op_device *d, struct attention_case c, enum sc_type type,
+                       uint64_t seed)
 {
     op_case(j, d, seed, "%s cache, %u heads on %u of %u, %u tokens after %u, %u splits, sigma %g", sc_type_name(type),
             c.n_heads, c.n_kv_heads, c.head_dim, c.n, c.n_past, c.n_splits, (double)c.sigma);
     const struct heads h = {.n = c.n_heads, .n_kv = c.n_kv_heads, .dim = c.head_dim, .n_rot = c.head_dim};
     const uint32_t n_positions = c.n_past + c.n, n_ctx = n_positions + SPARE_POSITIONS;
-    struct kv_cache kv = {.k = op_tensor(d, type, n_ctx, h.n_kv * h.dim), .v = op_tensor(d, type, n_ctx, h.n_kv * h.dim)};
+    struct kv_cache kv = {.k = op_tensor(d, type, n_ctx, h.n_kv * h.dim),
+                          .v = op_tensor(d, type, n_ctx, h.n_kv * h.dim)};
     struct tensor q = op_random(d, c.n, h.n * h.dim, c.sigma), y = op_tensor(d, SC_F32, c.n, h.n * h.dim);
     struct tensor partial = op_tensor(d, SC_F32, c.n * h.n * c.n_splits, h.dim + 2), step = op_tensor(d, SC_F32, 1, 4);
     op_words(d, step)[0] = c.n_past;
@@ -54,8 +56,8 @@ static void check_case(struct op_judge *j, struct op_device *d, struct attention
         for (uint32_t head = 0; head < h.n; head++) {
             reference_attention(want, op_floats(d, q), k, v, shape, t, c.n, head);
             for (uint32_t i = 0; i < h.dim; i++)
-                op_judge_value(j, t, head * h.dim + i, (double)op_floats(d, y)[(t * h.n + head) * h.dim + i], want[i].value,
-                               want[i].bound);
+                op_judge_value(j, t, head * h.dim + i, (double)op_floats(d, y)[(t * h.n + head) * h.dim + i],
+                               want[i].value, want[i].bound);
         }
     free(k);
     free(v);
@@ -91,8 +93,8 @@ static void test_every_length(void **state)
 }
 
 /*
- * Splitting changes the order of sums and nothing else, so both ways lie within the sum of their bounds; an absurdly sharp
- * softmax (scores hundreds apart, most weights 0) must give the value of the best position.
+ * Splitting changes the order of sums and nothing else, so both ways lie within the sum of their bounds; an absurdly
+ * sharp softmax (scores hundreds apart, most weights 0) must give the value of the best position.
  */
 static void test_sharp(void **state)
 {

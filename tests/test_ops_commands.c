@@ -16,7 +16,8 @@ enum { N_VECTORS = 8, COLUMNS = 64, MAX_STEPS = 6 };
 struct hazard_case {
     const char *what;
     struct {
-        char op; /* s: silu_mul(a, b), reads and writes a, reads b; n: rms_norm(a, b), writes a, reads b; c: copy b to a */
+        char op; /* s: silu_mul(a, b), reads and writes a, reads b; n: rms_norm(a, b), writes a, reads b; c: copy b to a
+                  */
         int a, b;
     } steps[MAX_STEPS];
     uint32_t n_barriers;
@@ -61,8 +62,8 @@ static void record(struct op_device *d, struct tensor all, char op, int ia, int 
     else if (op == 'n')
         op_rms_norm(&d->commands, a, b, ones, 1e-5f);
     else if (op == 'c')
-        commands_copy(&d->commands, &d->memory, b.address - d->memory.address, &d->memory, a.address - d->memory.address,
-                      tensor_size_bytes(&a));
+        commands_copy(&d->commands, &d->memory, b.address - d->memory.address, &d->memory,
+                      a.address - d->memory.address, tensor_size_bytes(&a));
 }
 
 static void test_hazards(void **state)
@@ -87,7 +88,8 @@ static void test_many_independent(void **state)
     struct op_device *d = *state;
     enum { N = COMMANDS_MAX_PENDING };
     op_begin(d, 1);
-    struct tensor x = op_random(d, N, COLUMNS, 1), y = op_tensor(d, SC_F32, N, COLUMNS), ones = op_random(d, 1, COLUMNS, 1);
+    struct tensor x = op_random(d, N, COLUMNS, 1), y = op_tensor(d, SC_F32, N, COLUMNS),
+                  ones = op_random(d, 1, COLUMNS, 1);
     for (int i = 0; i < N; i++) {
         op_rms_norm(&d->commands, vector(y, i), vector(x, i), ones, 1e-5f);
         assert_int_equal(d->commands.n_barriers, i / (N / 2)); /* two accesses each */
@@ -257,8 +259,12 @@ static void test_recording_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hazards), cmocka_unit_test(test_many_independent),  cmocka_unit_test(test_order),
-        cmocka_unit_test(test_replay),  cmocka_unit_test(test_streams_in_order), cmocka_unit_test(test_recording_errors),
+        cmocka_unit_test(test_hazards),
+        cmocka_unit_test(test_many_independent),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_streams_in_order),
+        cmocka_unit_test(test_recording_errors),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }

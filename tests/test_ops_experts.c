@@ -65,7 +65,8 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct sc_
     op_case(j, d, seed, "%s %ux%u, %u of %u experts, %u tokens, %s", info->name, c.rows, c.cols, c.n_used, c.n_experts,
             c.n, op_fill_names[fill]);
     const uint32_t n_pairs = c.n * c.n_used;
-    struct tensor table = op_tensor(d, SC_F32, c.n_experts, 2), x = op_random(d, c.x_per_pair ? n_pairs : c.n, c.cols, 1);
+    struct tensor table = op_tensor(d, SC_F32, c.n_experts, 2),
+                  x = op_random(d, c.x_per_pair ? n_pairs : c.n, c.cols, 1);
     struct tensor y = op_tensor(d, SC_F32, n_pairs, c.rows);
     struct routing r = {.ids = op_tensor(d, SC_F32, c.n, c.n_used),
                         .first = op_tensor(d, SC_F32, 1, c.n_experts + 1),
@@ -81,8 +82,12 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct sc_
         op_fill_weights(op_host(d, w[e].address), info->type, c.rows, c.cols, fill, &d->seed);
         slots[e] = is_missing(c, e) ? 0 : w[e].address - OFFSET_BYTES;
     }
-    const struct expert_tensor experts = {.slots = table.address, .offset = OFFSET_BYTES, .n_experts = c.n_experts,
-                                          .type = info->type, .rows = c.rows, .cols = c.cols};
+    const struct expert_tensor experts = {.slots = table.address,
+                                          .offset = OFFSET_BYTES,
+                                          .n_experts = c.n_experts,
+                                          .type = info->type,
+                                          .rows = c.rows,
+                                          .cols = c.cols};
     op_expert_linear(&d->commands, y, experts, x, r);
     for (uint32_t i = 0; i < n_pairs; i++)
         if (!is_missing(c, ids[i]))
@@ -97,7 +102,8 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct sc_
         for (uint32_t i = 0; i < n_pairs; i++)
             for (uint32_t row = 0; row < c.rows && ids[i] == e && !is_missing(c, e); row++) {
                 const uint32_t from = c.x_per_pair ? i : i / c.n_used;
-                const struct sum want = reference_dot(weights + (size_t)row * c.cols, op_floats(d, x) + from * c.cols, c.cols);
+                const struct sum want =
+                    reference_dot(weights + (size_t)row * c.cols, op_floats(d, x) + from * c.cols, c.cols);
                 op_judge_value(j, i, row, (double)op_floats(d, y)[i * c.rows + row], want.value,
                                reference_dot_bound(want, c.cols, roundings(d, c)));
             }

@@ -17,22 +17,27 @@
 
 /* name, its parameters as declared, its parameters as passed */
 #define CALLS(CALL) \
-    CALL(CreateBuffer, (VkDevice d, const VkBufferCreateInfo *i, const VkAllocationCallbacks *a, VkBuffer *o), (d, i, a, o)) \
-    CALL(AllocateMemory, (VkDevice d, const VkMemoryAllocateInfo *i, const VkAllocationCallbacks *a, VkDeviceMemory *o), \
+    CALL(CreateBuffer, (VkDevice d, const VkBufferCreateInfo *i, const VkAllocationCallbacks *a, VkBuffer *o), \
          (d, i, a, o)) \
+    CALL(AllocateMemory, \
+         (VkDevice d, const VkMemoryAllocateInfo *i, const VkAllocationCallbacks *a, VkDeviceMemory *o), (d, i, a, o)) \
     CALL(BindBufferMemory, (VkDevice d, VkBuffer b, VkDeviceMemory m, VkDeviceSize n), (d, b, m, n)) \
     CALL(MapMemory, (VkDevice d, VkDeviceMemory m, VkDeviceSize f, VkDeviceSize n, VkMemoryMapFlags g, void **o), \
          (d, m, f, n, g, o)) \
-    CALL(CreateCommandPool, (VkDevice d, const VkCommandPoolCreateInfo *i, const VkAllocationCallbacks *a, VkCommandPool *o), \
+    CALL(CreateCommandPool, \
+         (VkDevice d, const VkCommandPoolCreateInfo *i, const VkAllocationCallbacks *a, VkCommandPool *o), \
          (d, i, a, o)) \
     CALL(AllocateCommandBuffers, (VkDevice d, const VkCommandBufferAllocateInfo *i, VkCommandBuffer *o), (d, i, o)) \
     CALL(ResetCommandPool, (VkDevice d, VkCommandPool p, VkCommandPoolResetFlags g), (d, p, g)) \
     CALL(BeginCommandBuffer, (VkCommandBuffer c, const VkCommandBufferBeginInfo *i), (c, i)) \
     CALL(EndCommandBuffer, (VkCommandBuffer c), (c)) \
-    CALL(CreateShaderModule, (VkDevice d, const VkShaderModuleCreateInfo *i, const VkAllocationCallbacks *a, VkShaderModule *o), \
+    CALL(CreateShaderModule, \
+         (VkDevice d, const VkShaderModuleCreateInfo *i, const VkAllocationCallbacks *a, VkShaderModule *o), \
          (d, i, a, o)) \
-    CALL(CreateComputePipelines, (VkDevice d, VkPipelineCache p, uint32_t n, const VkComputePipelineCreateInfo *i, \
-                                  const VkAllocationCallbacks *a, VkPipeline *o), (d, p, n, i, a, o)) \
+    CALL(CreateComputePipelines, \
+         (VkDevice d, VkPipelineCache p, uint32_t n, const VkComputePipelineCreateInfo *i, \
+          const VkAllocationCallbacks *a, VkPipeline *o), \
+         (d, p, n, i, a, o)) \
     CALL(QueueSubmit, (VkQueue q, uint32_t n, const VkSubmitInfo *i, VkFence f), (q, n, i, f)) \
     CALL(WaitSemaphores, (VkDevice d, const VkSemaphoreWaitInfo *i, uint64_t n), (d, i, n))
 
@@ -40,7 +45,7 @@ enum call {
 #define CALL(name, declared, passed) CALL_##name,
     CALLS(CALL)
 #undef CALL
-    N_CALLS
+        N_CALLS
 };
 
 static const char *const call_names[] = {
@@ -72,8 +77,7 @@ CALLS(CALL)
 /* What the driver has made and not destroyed. */
 static int n_live;
 
-#define COUNTED(OBJECTS) \
-    OBJECTS(Buffer) OBJECTS(CommandPool) OBJECTS(ShaderModule)
+#define COUNTED(OBJECTS) OBJECTS(Buffer) OBJECTS(CommandPool) OBJECTS(ShaderModule)
 #define OBJECTS(type) \
     static VkResult VKAPI_CALL counted_Create##type(VkDevice d, const Vk##type##CreateInfo *i, \
                                                     const VkAllocationCallbacks *a, Vk##type *o) \
@@ -90,8 +94,8 @@ static int n_live;
 COUNTED(OBJECTS)
 #undef OBJECTS
 
-static VkResult VKAPI_CALL counted_AllocateMemory(VkDevice d, const VkMemoryAllocateInfo *i, const VkAllocationCallbacks *a,
-                                                  VkDeviceMemory *o)
+static VkResult VKAPI_CALL counted_AllocateMemory(VkDevice d, const VkMemoryAllocateInfo *i,
+                                                  const VkAllocationCallbacks *a, VkDeviceMemory *o)
 {
     const VkResult result = faulty_AllocateMemory(d, i, a, o);
     n_live += result == VK_SUCCESS;
@@ -223,7 +227,8 @@ static void test_sentences(void **state)
     const struct {
         enum call call;
         const char *part;
-    } cases[] = {{CALL_AllocateMemory, "the sum"}, {CALL_CreateComputePipelines, "combine"}, {CALL_QueueSubmit, "step"}};
+    } cases[] = {
+        {CALL_AllocateMemory, "the sum"}, {CALL_CreateComputePipelines, "combine"}, {CALL_QueueSubmit, "step"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sc_error e = {0};
         drop_pipelines(gpu);

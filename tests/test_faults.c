@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The Nth call of Vulkan, or the Nth allocation, fails, for every N until none does: one sentence with the right code,
+ * nothing leaked (the sanitizer looks), and what was there before works on. Linked with --wrap=volkLoadDeviceTable,
+ * which is where a device's functions come from.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine.h"
+#include "failing_malloc.h"
+#include "trial.h"
+
+/* CALL(name, parameters, arguments): the functions that may fail. */
+#define CALLS \
+    CALL(AllocateMemory, \
+         (VkDevice d, const VkMemoryAllocateInfo *i, const VkAllocationCallbacks *a, VkDeviceMemory *o), (d, i, a, o)) \
+    CALL(MapMemory, (VkDevice d, VkDeviceMemory m, VkDeviceSize at, VkDeviceSize n, VkMemoryMapFlags f, void **o), \
+         (d, m, at, n, f, o)) \
+    CALL(BindBufferMemory, (VkDevice d, VkBuffer b, VkDeviceMemory m, VkDeviceSize at), (d, b, m, at)) \
+    CALL(CreateBuffer, (VkDevice d, const VkBufferCreateInfo *i, const VkAllocationCallbacks *a, VkBuffer *o), \
+         (d, i, a, o)) \
+    CALL(CreateSemaphore, \
+         (VkDevice d, const VkSemaphoreCreateInfo *i, const VkAllocationCallbacks *a, VkSemaphore *o), (d, i, a, o)) \
+    CALL(CreatePipelineLayout, \
+         (VkDevice d, const VkPipelineLayoutCreateInfo *i, const VkAllocationCallbacks *a, VkPipelineLayout *o), \
+         (d, i, a, o)) \
+    CALL(CreatePipelineCache, \
+         (VkDevice d, const VkPipelineCacheCreateInfo *i, const VkAllocationCallbacks *a, VkPipelineCache *o), \
+         (d, i, a, o)) \
+    CALL(CreateShaderModule, \
+         (VkDevice d, const VkShaderModuleCreateInfo *i, const VkAllocationCallbacks *a, VkShaderModule *o), \
+         (d, i, a, o)) \
+    CALL(CreateComputePipelines, \
+         (VkDevice d, VkPipelineCache c, uint32_t n, const VkComputePipelineCreateInfo *i, \
+          const VkAllocationCallbacks *a, VkPipeline *o), \
+         (d, c, n, i, a, o)) \
+    CALL(CreateCommandPool, \
+         (VkDevice d, const VkCommandPoolCreateInfo *i, const VkAllocationCallbacks *a, VkCommandPool *o), \
+         (d, i, a, o)) \
+    CALL(AllocateCommandBuffers, (VkDevice d, const VkCommandBufferAllocateInfo *i, VkCommandBuffer *o), (d, i, o)) \
+    CALL(ResetCommandPool, (VkDevice d, VkCommandPool p, VkCommandPoolResetFlags f), (d, p, f)) \
+    CALL(BeginCommandBuffer, (VkCommandBuffer b, const VkCommandBufferBeginInfo *i), (b, i)) \
+    CALL(EndCommandBuffer, (VkCommandBuffer b), (b)) \
+    CALL(QueueSubmit, (VkQueue q, uint32_t n, const VkSubmitInfo *i, VkFence f), (q, n, i, f)) \
+    CALL(WaitSemaphores, (VkDevice d, const VkSemaphoreWaitInfo *i, uint64_t timeout), (d, i, timeout))
+
+#define CALL(name, parameters, arguments) CALL_##name,
+enum call { CALLS N_CALLS };
+#undef CALL
+#define CALL(name, parameters, arguments) #name,
+static const char *const call_names[] = {CALLS};
+#undef CALL
+
+/* The fault to come: the call's nth use from now returns result instead. */
+static struct {
+    enum call call;
+    long countdown; /* -1: none to come */
+    VkResult result;
+    bool happened;
+} fault = {.countdown = -1};
+
+static void set_fault(enum call call, long nth, VkResult result)
+{
+    fault.call = call;
+    fault.countdown = nth;
+    fault.result = result;
+    fault.happened = false;
+}
+
+static bool is_due(enum call call)
+{
+    if (fault.countdown < 0 || call != fault.call || fault.countdown-- > 0)
+        return false;
+    fault.happened = true;
+    return true;
+}
+
+static struct VolkDeviceTable real;
+
+#define CALL(name, parameters, arguments) \
+    static VKAPI_ATTR VkResult VKAPI_CALL failing_##name parameters \
+    { \
+        return is_due(CALL_##name) ? fault.result : real.vk##name arguments; \
+    }
+CALLS
+#undef CALL
+
+void __real_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
+void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
+
+void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device)
+{
+    __real_volkLoadDeviceTable(table, device);
+    real = *table;
+#define CALL(name, parameters, arguments) table->vk##name = failing_##name;
+    CALLS
+#undef CALL
+}
+
+static const struct {
+    VkResult result;
+    enum sc_code code;
+} outcomes[] = {
+    {VK_ERROR_OUT_OF_HOST_MEMORY, SC_OUT_OF_MEMORY},
+    {VK_ERROR_OUT_OF_DEVICE_MEMORY, SC_OUT_OF_DEVICE_MEMORY},
+    {VK_ERROR_DEVICE_LOST, SC_DEVICE_LOST},
+    {VK_ERROR_MEMORY_MAP_FAILED, SC_OUT_OF_MEMORY},
+};
+enum { N_OUTCOMES = sizeof outcomes / sizeof outcomes[0] };
+
+enum { N_TOKENS = 14, N_PROMPT = 11 };
+static struct trial t; /* a model whose experts do not all fit */
+static struct sc_engine_params params;
+
+static int make_trial(void **state)
+{
+    (void)state;
+    const struct model_spec spec = {
+        .type = "q8_0", .d = 32, .ff = 32, .experts = 4, .used = 2, .vocab = 259, .n_ctx = N_TOKENS, .seed = 9};
+    trial_init(&t, "faults", &spec, N_TOKENS);
+    params = (struct sc_engine_params){.n_ctx = N_TOKENS, .n_batch = 8, .kv_type = SC_KV_F32};
+    struct sc_engine *engine = trial_engine(&t, params);
+    params.vram_bytes = sc_engine_placement(engine)->minimum_bytes;
+    sc_engine_destroy(engine);
+    params.model_path = t.path;
+    params.cache_dir = "";
+    return 0;
+}
+
+static int finish_trial(void **state)
+{
+    (void)state;
+    trial_finish(&t);
+    return 0;
+}
+
+/* Whether the call failed, which must be so if and only if there was a fault, and then as the outcome says. */
+static bool failed_rightly(const char *what, bool ok, const struct sc_error *e, long nth, enum sc_code code)
+{
+    const bool happened = fault.happened;
+    fault.countdown = -1;
+    if (ok == happened || (!ok && (e->code != code || strlen(e->text) < 10 || strchr(e->text, '\n'))))
+        fail_msg("%s, %s %ld, fault %d: ok %d, code %d instead of %d, \"%s\"", what, call_names[fault.call], nth,
+                 happened, ok, e->code, code, e->text);
+    return happened;
+}
+
+static void check_engine(void)
+{
+    for (int call = 0; call < N_CALLS; call++) {
+        bool failed = true;
+        for (long nth = 0; failed; nth++) {
+            struct sc_error e = {0};
+            set_fault((enum call)call, nth, outcomes[nth % N_OUTCOMES].result);
+            struct sc_engine *engine = sc_engine_create(&params, &e);
+            failed = failed_rightly("engine", engine != NULL, &e, nth, outcomes[nth % N_OUTCOMES].code);
+            sc_engine_destroy(engine);
+        }
+    }
+}
+
+static void test_engine(void **state)
+{
+    (void)state;
+    const uint64_t staged = params.vram_bytes;
+    check_engine();
+    params.vram_bytes = 0; /* all experts are uploaded while it loads */
+    check_engine();
+    params.vram_bytes = staged;
+}
+
+/* All on one engine: each failure must give back what it took, or the budget is used up soon. */
+static void test_session(void **state)
+{
+    (void)state;
+    struct sc_engine *engine = trial_engine(&t, params);
+    const uint64_t allocated = engine->gpu->allocated_bytes;
+    for (int call = N_CALLS; call-- > 0;) { /* compiling comes before what it would make succeed */
+        bool failed = true;
+        for (long nth = 0; failed; nth++) {
+            struct sc_error e = {0};
+            set_fault((enum call)call, nth, outcomes[nth % N_OUTCOMES].result);
+            struct sc_session *session = sc_session_create(engine, &e);
+            failed = failed_rightly("session", session != NULL, &e, nth, outcomes[nth % N_OUTCOMES].code);
+            sc_session_destroy(session);
+            assert_int_equal(engine->gpu->allocated_bytes, allocated);
+        }
+    }
+    sc_engine_destroy(engine);
+}
+
+/* All on one session: after each failure the same tokens again give the right answer. */
+static void check_eval(struct sc_session *session, size_t n_past, size_t n)
+{
+    sc_session_truncate(session, 0);
+    for (int call = 0; call < N_CALLS; call++) {
+        bool failed = true;
+        for (long nth = 0; failed; nth++) {
+            struct sc_error e = {0};
+            sc_session_truncate(session, 0);
+            trial_eval(&t, session, n_past);
+            set_fault((enum call)call, nth, outcomes[nth % N_OUTCOMES].result);
+            const bool ok = sc_session_eval(session, t.tokens + n_past, n, t.got, n, &e);
+            failed = failed_rightly("eval", ok, &e, nth, outcomes[nth % N_OUTCOMES].code);
+            assert_int_equal(sc_session_n_past(session), ok ? n_past + n : n_past);
+            sc_session_truncate(session, (uint32_t)n_past);
+            trial_eval(&t, session, n);
+        }
+    }
+}
+
+static void test_eval(void **state)
+{
+    (void)state;
+    for (int resident = 0; resident < 2; resident++) {
+        struct sc_engine_params p = params;
+        p.vram_bytes = resident ? 0 : params.vram_bytes;
+        struct sc_engine *engine = trial_engine(&t, p);
+        struct sc_session *session = trial_session(&t, engine);
+        check_eval(session, 3, N_PROMPT);
+        check_eval(session, N_PROMPT, 1);
+        sc_session_destroy(session);
+        sc_engine_destroy(engine);
+    }
+}
+
+static void test_allocations(void **state)
+{
+    (void)state;
+    bool failed = true;
+    long nth;
+    for (nth = 0; failed; nth++) {
+        struct sc_error e = {0};
+        fail_malloc(nth);
+        struct sc_engine *engine = sc_engine_create(&params, &e);
+        failed = malloc_has_failed();
+        fail_malloc(-1);
+        /* an engine does without a list of extensions, and without a tokenizer until it is asked for */
+        if (!engine && (!failed || e.code != SC_OUT_OF_MEMORY))
+            fail_msg("engine, allocation %ld, failed %d: code %d, \"%s\"", nth, failed, e.code, e.text);
+        sc_engine_destroy(engine);
+    }
+    assert_true(nth > 20);
+
+    struct sc_engine *engine = trial_engine(&t, params);
+    failed = true;
+    for (nth = 0; failed; nth++) {
+        struct sc_error e = {0};
+        fail_malloc(nth);
+        struct sc_session *session = sc_session_create(engine, &e);
+        failed = malloc_has_failed();
+        fail_malloc(-1);
+        if ((session != NULL) == failed || (!session && e.code != SC_OUT_OF_MEMORY))
+            fail_msg("session, allocation %ld, failed %d: code %d, \"%s\"", nth, failed, e.code, e.text);
+        sc_session_destroy(session);
+    }
+    assert_true(nth > 5);
+    sc_engine_destroy(engine);
+}
+
+/* Nothing is allocated per token. */
+static void test_eval_allocates_nothing(void **state)
+{
+    (void)state;
+    struct sc_error e = {0};
+    struct sc_engine *engine = trial_engine(&t, params);
+    struct sc_session *session = trial_session(&t, engine);
+    fail_malloc(0);
+    const bool ok = sc_session_eval(session, t.tokens, N_PROMPT, t.got, N_PROMPT, &e) &&
+                    sc_session_eval(session, t.tokens + N_PROMPT, 1, t.got, 1, &e) &&
+                    sc_session_eval(session, t.tokens + N_PROMPT + 1, 1, t.got, 1, &e);
+    const bool failed = malloc_has_failed();
+    fail_malloc(-1);
+    assert_true(ok && !failed);
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_engine),
+        cmocka_unit_test(test_session),
+        cmocka_unit_test(test_eval),
+        cmocka_unit_test(test_allocations),
+        cmocka_unit_test(test_eval_allocates_nothing),
+    };
+    return cmocka_run_group_tests(tests, make_trial, finish_trial);
+}
