@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu_experts.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu_kernels.h"
+#include "types.h"
+
+/* Rows of one item: some 100 KB of weights, so that starting an item costs nothing beside reading it. */
+enum { ITEM_ROWS = 2 * CPU_TILE_ROWS };
+
+struct cpu_experts {
+    struct cpu_pool *pool;
+    const struct cpu_kernels *kernels;
+    uint32_t n_embd, n_ff, max_rows;
+    float *h; /* (max_rows, n_ff) silu(gate) * up of all jobs, one after the other */
+
+    /* the call */
+    const struct cpu_job *jobs;
+    uint32_t n_jobs;
+    const float *x;
+    float *y;
+};
+
+static uint32_t items_of(uint32_t rows)
+{
+    return (rows + ITEM_ROWS - 1) / ITEM_ROWS;
+}
+
+/* The job of an item, what came before it in h, and the rows of the item. */
+struct part {
+    const struct cpu_job *job;
+    float *h;
+    uint32_t first, n_rows;
+};
+
+static struct part part_of(const struct cpu_experts *c, uint32_t item, uint32_t rows)
+{
+    struct part p = {.job = &c->jobs[item / items_of(rows)], .h = c->h};
+    for (const struct cpu_job *j = c->jobs; j < p.job; j++)
+        p.h += (size_t)j->n * c->n_ff;
+    p.first = item % items_of(rows) * ITEM_ROWS;
+    p.n_rows = rows - p.first < ITEM_ROWS ? rows - p.first : ITEM_ROWS;
+    return p;
+}
+
+static size_t bytes_of(enum sc_type type, uint32_t n)
+{
+    const struct sc_type_info *info = sc_type_info(type);
+    return (size_t)n / info->block_size * info->block_bytes;
+}
+
+/* out[r * CPU_BATCH + t] = row first + r of w, times x[t], for n_rows <= CPU_TILE_ROWS and n <= CPU_BATCH. */
+static void multiply_tile(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
+                          const float *const *x, uint32_t n, float *out)
+{
+    _Alignas(64) float tile[CPU_TILE_ROWS * CPU_TILE_COLS];
+    size_t row_bytes = bytes_of(w->type, w->cols);
+    memset(out, 0, CPU_TILE_ROWS * CPU_BATCH * sizeof out[0]);
+    if (n_rows < CPU_TILE_ROWS)
+        memset(tile, 0, sizeof tile);
+    for (uint32_t col = 0; col < w->cols; col += CPU_TILE_COLS) {
+        uint32_t n_cols = w->cols - col < CPU_TILE_COLS ? w->cols - col : CPU_TILE_COLS;
+        const uint8_t *data = w->data + first * row_bytes + bytes_of(w->type, col);
+        for (uint32_t r = 0; r < n_rows; r++)
+            k->types[w->type].expand(data + r * row_bytes, n_cols, tile + r * CPU_TILE_COLS);
+        k->multiply(tile, n_rows, x, n, col, n_cols, out);
+    }
+}
+
+static void dot_rows(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
+                     const float *x, float *out)
+{
+    size_t row_bytes = bytes_of(w->type, w->cols);
+    k->types[w->type].dot(w->data + first * row_bytes, row_bytes, n_rows, w->cols, x, out);
+}
+
+static const float *x_row(const struct cpu_experts *c, const struct cpu_job *j, uint32_t i)
+{
+    return c->x + (size_t)(j->x_rows ? j->x_rows[i] : i) * c->n_embd;
+}
+
+static float *y_row(const struct cpu_experts *c, const struct cpu_job *j, uint32_t i)
+{
+    return c->y + (size_t)(j->y_rows ? j->y_rows[i] : i) * c->n_embd;
+}
+
+/* h = silu(gate x) * (up x), some rows of it */
+static void gate_up(void *context, uint32_t item)
+{
+    const struct cpu_experts *c = context;
+    const struct cpu_kernels *k = c->kernels;
+    struct part p = part_of(c, item, c->n_ff);
+    const struct expert_weights *e = p.job->expert;
+    _Alignas(64) float gate[CPU_TILE_ROWS * CPU_BATCH], up[CPU_TILE_ROWS * CPU_BATCH];
+
+    if (p.job->n == 1) {
+        const float *x = x_row(c, p.job, 0);
+        dot_rows(k, &e->gate, p.first, p.n_rows, x, gate);
+        dot_rows(k, &e->up, p.first, p.n_rows, x, up);
+        memset(gate + p.n_rows, 0, 16 * sizeof gate[0]);
+        memset(up + p.n_rows, 0, 16 * sizeof up[0]);
+        k->silu_mul(gate, up, (p.n_rows + 15) / 16 * 16);
+        memcpy(p.h + p.first, gate, p.n_rows * sizeof gate[0]);
+        return;
+    }
+    for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
+        uint32_t n_rows = p.n_rows - r < CPU_TILE_ROWS ? p.n_rows - r : CPU_TILE_ROWS;
+        for (uint32_t first = 0; first < p.job->n; first += CPU_BATCH) {
+            uint32_t n = p.job->n - first < CPU_BATCH ? p.job->n - first : CPU_BATCH;
+            const float *x[CPU_BATCH];
+            for (uint32_t t = 0; t < n; t++)
+                x[t] = x_row(c, p.job, first + t);
+            multiply_tile(k, &e->gate, p.first + r, n_rows, x, n, gate);
+            multiply_tile(k, &e->up, p.first + r, n_rows, x, n, up);
+            for (uint32_t i = 0; i < n_rows; i++)
+                k->silu_mul(gate + i * CPU_BATCH, up + i * CPU_BATCH, (n + 15) / 16 * 16);
+            for (uint32_t t = 0; t < n; t++)
+                for (uint32_t i = 0; i < n_rows; i++)
+                    p.h[(size_t)(first + t) * c->n_ff + p.first + r + i] = gate[i * CPU_BATCH + t];
+        }
+    }
+}
+
+/* y = down h, some rows of it */
+static void down(void *context, uint32_t item)
+{
+    const struct cpu_experts *c = context;
+    const struct cpu_kernels *k = c->kernels;
+    struct part p = part_of(c, item, c->n_embd);
+    const struct weight *w = &p.job->expert->down;
+    _Alignas(64) float out[CPU_TILE_ROWS * CPU_BATCH];
+
+    if (p.job->n == 1) {
+        dot_rows(k, w, p.first, p.n_rows, p.h, y_row(c, p.job, 0) + p.first);
+        return;
+    }
+    for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
+        uint32_t n_rows = p.n_rows - r < CPU_TILE_ROWS ? p.n_rows - r : CPU_TILE_ROWS;
+        for (uint32_t first = 0; first < p.job->n; first += CPU_BATCH) {
+            uint32_t n = p.job->n - first < CPU_BATCH ? p.job->n - first : CPU_BATCH;
+            const float *h[CPU_BATCH];
+            for (uint32_t t = 0; t < n; t++)
+                h[t] = p.h + (size_t)(first + t) * c->n_ff;
+            multiply_tile(k, w, p.first + r, n_rows, h, n, out);
+            for (uint32_t t = 0; t < n; t++)
+                for (uint32_t i = 0; i < n_rows; i++)
+                    y_row(c, p.job, first + t)[p.first + r + i] = out[i * CPU_BATCH + t];
+        }
+    }
+}
+
+void cpu_experts_run(struct cpu_experts *c, const struct cpu_job *jobs, uint32_t n_jobs, const float *x, float *y)
+{
+    uint32_t n_rows = 0;
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        const struct expert_weights *e = jobs[i].expert;
+        assert(e->gate.rows == c->n_ff && e->gate.cols == c->n_embd && e->up.rows == c->n_ff &&
+               e->up.cols == c->n_embd && e->down.rows == c->n_embd && e->down.cols == c->n_ff);
+        (void)e;
+        n_rows += jobs[i].n;
+    }
+    assert(n_rows <= c->max_rows);
+    (void)n_rows;
+    c->jobs = jobs;
+    c->n_jobs = n_jobs;
+    c->x = x;
+    c->y = y;
+    cpu_pool_run(c->pool, gate_up, c, n_jobs * items_of(c->n_ff));
+    cpu_pool_run(c->pool, down, c, n_jobs * items_of(c->n_embd));
+}
+
+struct cpu_experts *cpu_experts_create(struct cpu_pool *pool, uint32_t n_embd, uint32_t n_ff, uint32_t max_rows,
+                                       const char *level, struct sc_error *e)
+{
+    assert(n_embd % 16 == 0 && n_ff % 16 == 0);
+    const struct cpu_kernels *kernels = cpu_kernels_find(level, e);
+    if (!kernels)
+        return NULL;
+    struct cpu_experts *c = malloc(sizeof *c);
+    float *h = max_rows > SIZE_MAX / sizeof *h / n_ff ? NULL
+                                                      : aligned_alloc(64, (size_t)max_rows * n_ff * sizeof *h);
+    if (!c || !h) {
+        sc_fail_memory(e, "experts on the CPU");
+        free(h);
+        free(c);
+        return NULL;
+    }
+    *c = (struct cpu_experts){
+        .pool = pool, .kernels = kernels, .n_embd = n_embd, .n_ff = n_ff, .max_rows = max_rows, .h = h};
+    return c;
+}
+
+void cpu_experts_destroy(struct cpu_experts *c)
+{
+    if (!c)
+        return;
+    free(c->h);
+    free(c);
+}
+
+const char *cpu_experts_level(const struct cpu_experts *c)
+{
+    return c->kernels->name;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu_kernels.h"
+
+#include <string.h>
+
+#include "bytes.h"
+
+#if defined(CPU_LEVEL_AVX512)
+#include "vector_avx512.h"
+#define TABLE cpu_kernels_avx512
+#define NAME "avx512"
+#elif defined(CPU_LEVEL_AVX2)
+#include "vector_avx2.h"
+#define TABLE cpu_kernels_avx2
+#define NAME "avx2"
+#else
+#include "vector_portable.h"
+#define TABLE cpu_kernels_portable
+#define NAME "portable"
+#endif
+
+#include "unpack.h"
+
+/* type, weights and bytes of a block, how many weights share a byte's place and how far apart they are, its scales */
+#define LAYOUTS(X)                                                                                                     \
+    X(F32, f32, 16, 64, 1, 16, no_scales)                                                                              \
+    X(F16, f16, 16, 32, 1, 16, no_scales)                                                                              \
+    X(BF16, bf16, 16, 32, 1, 16, no_scales)                                                                            \
+    X(Q4_0, q4_0, 32, 18, 2, 16, half_scale)                                                                           \
+    X(Q4_1, q4_1, 32, 20, 2, 16, half_scale_and_offset)                                                                \
+    X(Q5_0, q5_0, 32, 22, 2, 16, half_scale)                                                                           \
+    X(Q5_1, q5_1, 32, 24, 2, 16, half_scale_and_offset)                                                                \
+    X(Q8_0, q8_0, 32, 34, 1, 32, half_scale)                                                                           \
+    X(Q2_K, q2_k, 256, 84, 4, 32, q2_k_scales)                                                                         \
+    X(Q3_K, q3_k, 256, 110, 4, 32, q3_k_scales)                                                                        \
+    X(Q4_K, q4_k, 256, 144, 2, 32, q4_k_scales)                                                                        \
+    X(Q5_K, q5_k, 256, 176, 2, 32, q4_k_scales)                                                                        \
+    X(Q6_K, q6_k, 256, 210, 4, 32, q6_k_scales)                                                                        \
+    X(IQ4_NL, iq4_nl, 32, 18, 2, 16, half_scale)                                                                       \
+    X(IQ4_XS, iq4_xs, 256, 136, 2, 16, iq4_xs_scales)
+
+struct layout {
+    unsigned weights, bytes, quarters, span;
+    void (*scales)(const uint8_t *b, struct scales *s);
+    void (*unpack)(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w);
+};
+
+enum { N_SUMS = 4 }; /* chains of additions, to hide their latency */
+
+/* Adds what n_blocks blocks make of x. Unrolled whole, so that each product knows its chain. */
+INLINE void dot_blocks(struct layout f, const uint8_t *b, const float *x, unsigned n_blocks, VF sums[N_SUMS])
+{
+    unsigned n = 0;
+#pragma GCC unroll 8
+    for (unsigned k = 0; k < n_blocks; k++, b += f.bytes, x += f.weights) {
+        struct scales s;
+        f.scales(b, &s);
+#pragma GCC unroll 16
+        for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
+#pragma GCC unroll 8
+            for (unsigned l = 0; l < f.span; l += LANES) {
+                VF v[4];
+                f.unpack(b, &s, i, l, v);
+#pragma GCC unroll 4
+                for (unsigned q = 0; q < f.quarters; q++, n++)
+                    sums[n % N_SUMS] += v[q] * vector_load(x + (i * f.quarters + q) * f.span + l);
+            }
+        }
+    }
+}
+
+/* Becomes a function of its own for each type, in which all of the layout is constant. */
+INLINE void dot(struct layout f, const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x,
+                float *y)
+{
+    const unsigned step = f.weights < 128 ? 128 : f.weights;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const uint8_t *b = w + r * row_bytes;
+        VF sums[N_SUMS] = {{0}};
+        uint32_t c = 0;
+        for (; c + step <= n_cols; c += step, b += step / f.weights * f.bytes)
+            dot_blocks(f, b, x + c, step / f.weights, sums);
+        for (; c < n_cols; c += f.weights, b += f.bytes)
+            dot_blocks(f, b, x + c, 1, sums);
+        y[r] = vector_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    }
+}
+
+INLINE void expand(struct layout f, const uint8_t *b, uint32_t n_weights, float *out)
+{
+    for (uint32_t c = 0; c < n_weights; c += f.weights, b += f.bytes) {
+        struct scales s;
+        f.scales(b, &s);
+#pragma GCC unroll 16
+        for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
+#pragma GCC unroll 8
+            for (unsigned l = 0; l < f.span; l += LANES) {
+                VF v[4];
+                f.unpack(b, &s, i, l, v);
+#pragma GCC unroll 4
+                for (unsigned q = 0; q < f.quarters; q++)
+                    vector_store(out + c + (i * f.quarters + q) * f.span + l, v[q]);
+            }
+        }
+    }
+}
+
+/* MULTIPLY_ROWS rows by n_tokens <= MULTIPLY_TOKENS tokens, all sums in registers. */
+INLINE void multiply_block(const float *tile, const float *const *x, unsigned n_tokens, uint32_t first, uint32_t n_cols,
+                           float *sums)
+{
+    VF acc[MULTIPLY_ROWS][4] = {{{0}}};
+    for (uint32_t c = 0; c < n_cols; c += LANES) {
+        VF w[MULTIPLY_ROWS];
+#pragma GCC unroll 8
+        for (unsigned r = 0; r < MULTIPLY_ROWS; r++)
+            w[r] = vector_load(tile + r * CPU_TILE_COLS + c);
+#pragma GCC unroll 4
+        for (unsigned t = 0; t < n_tokens; t++) {
+            VF v = vector_load(x[t] + first + c);
+#pragma GCC unroll 8
+            for (unsigned r = 0; r < MULTIPLY_ROWS; r++)
+                acc[r][t] += w[r] * v;
+        }
+    }
+#pragma GCC unroll 8
+    for (unsigned r = 0; r < MULTIPLY_ROWS; r++) {
+        float part[4];
+        vector_sum4(acc[r], part);
+        for (unsigned t = 0; t < n_tokens; t++)
+            sums[r * CPU_BATCH + t] += part[t];
+    }
+}
+
+static void multiply(const float *tile, uint32_t n_rows, const float *const *x, uint32_t n_tokens, uint32_t first,
+                     uint32_t n_cols, float *sums)
+{
+    for (uint32_t t = 0; t < n_tokens; t += MULTIPLY_TOKENS) {
+        for (uint32_t r = 0; r < n_rows; r += MULTIPLY_ROWS) {
+            const float *rows = tile + r * CPU_TILE_COLS;
+            float *out = sums + r * CPU_BATCH + t;
+            switch (n_tokens - t) {
+            case 1: multiply_block(rows, x + t, 1, first, n_cols, out); break;
+            case 2: multiply_block(rows, x + t, 2, first, n_cols, out); break;
+            case 3: multiply_block(rows, x + t, 3, first, n_cols, out); break;
+            default: multiply_block(rows, x + t, 4, first, n_cols, out);
+            }
+        }
+    }
+}
+
+/*
+ * e^x within 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts so that r is right,
+ * e^r by its series to r^7 (the rest is below 2^-27), and 2^n through the exponent.
+ */
+INLINE VF exponential(VF x)
+{
+    x = vector_clamp(x, -87, 88);
+    VI n = round_to_int(x * 0x1.715476p0f);
+    VF f = to_float(n), r = x - f * 0x1.62e4p-1f - f * 0x1.7f7d1cp-20f;
+    VF p = r * (1 / 5040.0f) + 1 / 720.0f;
+    p = p * r + 1 / 120.0f;
+    p = p * r + 1 / 24.0f;
+    p = p * r + 1 / 6.0f;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r + 1;
+    return p * (VF)((n + 127) << 23);
+}
+
+static void silu_mul(float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += LANES) {
+        VF g = vector_load(gate + i);
+        vector_store(gate + i, g / (1 + exponential(-g)) * vector_load(up + i));
+    }
+}
+
+#define KERNELS(TYPE, type, weights, bytes, quarters, span, scales)                                                    \
+    static void dot_##type(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x,       \
+                           float *y)                                                                                   \
+    {                                                                                                                  \
+        dot((struct layout){weights, bytes, quarters, span, scales, type##_unpack}, w, row_bytes, n_rows, n_cols, x,   \
+            y);                                                                                                        \
+    }                                                                                                                  \
+    static void expand_##type(const uint8_t *w, uint32_t n, float *out)                                                \
+    {                                                                                                                  \
+        expand((struct layout){weights, bytes, quarters, span, scales, type##_unpack}, w, n, out);                     \
+    }
+LAYOUTS(KERNELS)
+
+#define ENTRY(TYPE, type, weights, bytes, quarters, span, scales) [SC_##TYPE] = {dot_##type, expand_##type},
+const struct cpu_kernels TABLE = {
+    .name = NAME,
+    .lanes = LANES,
+    .types = {LAYOUTS(ENTRY)},
+    .multiply = multiply,
+    .silu_mul = silu_mul,
+};

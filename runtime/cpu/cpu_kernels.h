@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CPU's kernels, one table per level of instructions; cpu_kernels.c is compiled once for each.
+ *
+ * Weights are expanded to the floats that the format defines: the products of a block's scale, a group's scale and q
+ * have at most 24 significant bits, so d q is exact, and d q + m is rounded once, as in loader/dequantize.c.
+ * Activations and sums are fp32. A sum over n products is made in lanes, so no product passes through more than
+ * cpu_kernels_depth(n) additions: |got - want| <= (depth + 2) * FLT_EPSILON / 2 * sum|w x|, to first order. The order
+ * depends on n and on whether there is one token or more, and on nothing else.
+ */
+#ifndef SCORIA_CPU_KERNELS_H
+#define SCORIA_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+
+/* A tile of weights is expanded into the first-level cache and multiplied with up to BATCH tokens. */
+enum { CPU_TILE_ROWS = 12, CPU_TILE_COLS = 512, CPU_BATCH = 64 };
+
+struct cpu_type_kernels {
+    /* y[r] = sum of row r * x, for n_rows rows of n_cols weights, row_bytes apart. */
+    void (*dot)(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x, float *y);
+    /* n weights, whole blocks, or any multiple of 16 of the types without blocks */
+    void (*expand)(const uint8_t *w, uint32_t n, float *out);
+};
+
+struct cpu_kernels {
+    const char *name;
+    uint32_t lanes;
+    struct cpu_type_kernels types[SC_BF16 + 1]; /* by enum sc_type */
+    /*
+     * sums[r * CPU_BATCH + t] += tile row r * x[t] from column `first` on, n_cols of them (at most CPU_TILE_COLS, a
+     * multiple of 16), for n_rows <= CPU_TILE_ROWS rows and n_tokens <= CPU_BATCH. The tile's rows lie CPU_TILE_COLS
+     * apart; all CPU_TILE_ROWS are read, and sums has room for them.
+     */
+    void (*multiply)(const float *tile, uint32_t n_rows, const float *const *x, uint32_t n_tokens, uint32_t first,
+                     uint32_t n_cols, float *sums);
+    void (*silu_mul)(float *gate, const float *up, uint32_t n); /* gate = silu(gate) * up; n a multiple of 16 */
+};
+
+extern const struct cpu_kernels cpu_kernels_portable;
+#if defined(__x86_64__)
+extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+#endif
+
+/* The most additions that one of n products passes through. */
+uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n);
+
+/* The level of this name; NULL: the best one. NULL and an error if there is none, or the processor lacks it. */
+const struct cpu_kernels *cpu_kernels_find(const char *name, struct sc_error *e) SC_CHECK;
+
+#endif
