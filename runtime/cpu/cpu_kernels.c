@@ -45,25 +45,38 @@ struct layout {
     void (*unpack)(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w);
 };
 
-enum { N_SUMS = 4 }; /* chains of additions, to hide their latency */
-
-/* Adds what n_blocks blocks make of x. Unrolled whole, so that each product knows its chain. */
-INLINE void dot_blocks(struct layout f, const uint8_t *b, const float *x, unsigned n_blocks, VF sums[N_SUMS])
+/*
+ * Adds what the next n_blocks blocks of DOT_ROWS rows make of x. Unrolled whole. The rows share what they load of x,
+ * and each gives the others' chains of additions time; their scales are ready before the first weight asks for them.
+ */
+INLINE void dot_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], size_t at, const float *x,
+                       unsigned n_blocks, VF sums[DOT_ROWS][2])
 {
-    unsigned n = 0;
+    struct scales s[8][DOT_ROWS];
 #pragma GCC unroll 8
-    for (unsigned k = 0; k < n_blocks; k++, b += f.bytes, x += f.weights) {
-        struct scales s;
-        f.scales(b, &s);
+    for (unsigned k = 0; k < n_blocks; k++)
+#pragma GCC unroll 4
+        for (unsigned r = 0; r < DOT_ROWS; r++)
+            f.scales(rows[r] + at + k * f.bytes, &s[k][r]);
+    __asm__("" : "+m"(s)); /* broadcasts from memory cost less than permutations of registers */
+
+#pragma GCC unroll 8
+    for (unsigned k = 0; k < n_blocks; k++, at += f.bytes, x += f.weights) {
 #pragma GCC unroll 16
         for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
 #pragma GCC unroll 8
             for (unsigned l = 0; l < f.span; l += LANES) {
-                VF v[4];
-                f.unpack(b, &s, i, l, v);
+                VF v[4], w[4];
 #pragma GCC unroll 4
-                for (unsigned q = 0; q < f.quarters; q++, n++)
-                    sums[n % N_SUMS] += v[q] * vector_load(x + (i * f.quarters + q) * f.span + l);
+                for (unsigned q = 0; q < f.quarters; q++)
+                    v[q] = vector_load(x + (i * f.quarters + q) * f.span + l);
+#pragma GCC unroll 4
+                for (unsigned r = 0; r < DOT_ROWS; r++) {
+                    f.unpack(rows[r] + at, &s[k][r], i, l, w);
+#pragma GCC unroll 4
+                    for (unsigned q = 0; q < f.quarters; q++)
+                        sums[r][(l / LANES + q) % 2] += w[q] * v[q];
+                }
             }
         }
     }
@@ -74,15 +87,19 @@ INLINE void dot(struct layout f, const uint8_t *w, size_t row_bytes, uint32_t n_
                 float *y)
 {
     const unsigned step = f.weights < 128 ? 128 : f.weights;
-    for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *b = w + r * row_bytes;
-        VF sums[N_SUMS] = {{0}};
+    for (uint32_t row = 0; row < n_rows; row += DOT_ROWS) {
+        const uint8_t *rows[DOT_ROWS];
+        for (uint32_t r = 0; r < DOT_ROWS; r++)
+            rows[r] = w + (row + r < n_rows ? row + r : row) * row_bytes;
+        VF sums[DOT_ROWS][2] = {{{0}}};
         uint32_t c = 0;
-        for (; c + step <= n_cols; c += step, b += step / f.weights * f.bytes)
-            dot_blocks(f, b, x + c, step / f.weights, sums);
-        for (; c < n_cols; c += f.weights, b += f.bytes)
-            dot_blocks(f, b, x + c, 1, sums);
-        y[r] = vector_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+        size_t at = 0;
+        for (; c + step <= n_cols; c += step, at += step / f.weights * f.bytes)
+            dot_blocks(f, rows, at, x + c, step / f.weights, sums);
+        for (; c < n_cols; c += f.weights, at += f.bytes)
+            dot_blocks(f, rows, at, x + c, 1, sums);
+        for (uint32_t r = 0; r < DOT_ROWS && row + r < n_rows; r++)
+            y[row + r] = vector_sum(sums[r][0] + sums[r][1]);
     }
 }
 

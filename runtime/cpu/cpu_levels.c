@@ -53,8 +53,8 @@ const struct cpu_kernels *cpu_kernels_find(const char *name, struct sc_error *e)
 
 uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n)
 {
-    /* dot: four chains a lane, the last columns in one chain; multiply: a chain a lane, summed for each tile */
-    uint32_t one = n / (4 * k->lanes) + 128 / k->lanes;
+    /* dot: a chain a lane or two; multiply: a chain a lane, summed for each tile */
+    uint32_t one = n / k->lanes;
     uint32_t tile_cols = n < CPU_TILE_COLS ? n : CPU_TILE_COLS;
     uint32_t many = tile_cols / k->lanes + n / CPU_TILE_COLS + 1;
     return (one > many ? one : many) + 6; /* the lanes' sums: at most 4 and 2 */

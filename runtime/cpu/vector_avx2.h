@@ -7,7 +7,7 @@
 
 #include <immintrin.h>
 
-enum { LANES = 8, MULTIPLY_ROWS = 3, MULTIPLY_TOKENS = 4 };
+enum { DOT_ROWS = 2, LANES = 8, MULTIPLY_ROWS = 3, MULTIPLY_TOKENS = 4 };
 
 #define VF __m256
 #define VI __attribute__((vector_size(32))) uint32_t

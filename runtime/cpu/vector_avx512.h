@@ -7,7 +7,7 @@
 
 #include <immintrin.h>
 
-enum { LANES = 16, MULTIPLY_ROWS = 6, MULTIPLY_TOKENS = 4 };
+enum { DOT_ROWS = 4, LANES = 16, MULTIPLY_ROWS = 6, MULTIPLY_TOKENS = 4 };
 
 #define VF __m512
 #define VI __attribute__((vector_size(64))) uint32_t

@@ -7,7 +7,7 @@
 #define SCORIA_VECTOR_PORTABLE_H
 
 /* The sizes of the register block in cpu_kernels.c: accumulators, a row of weights and one activation must fit. */
-enum { LANES = 4, MULTIPLY_ROWS = 3, MULTIPLY_TOKENS = 4 };
+enum { DOT_ROWS = 2, LANES = 4, MULTIPLY_ROWS = 3, MULTIPLY_TOKENS = 4 };
 
 #define VF __attribute__((vector_size(16))) float
 #define VI __attribute__((vector_size(16))) uint32_t
