@@ -105,8 +105,8 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
  *   the scaling, and an ulp of the scale itself (a root and a quotient on the host). So much of scale * sum of |q k| is
  *   an absolute error of s_j, so a relative one of e_j.
  *
- * - exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. Whenever the maximum grows the sums shrink by exp(m - m'),
- * and once more where splits are merged: 3 + 2.5|m - m'| + 1/2 for the product. The differences add up to |s_j - M|: in
+ * - exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. When the maximum grows the sums shrink by exp(m - m'), once
+ *   more where splits are merged: 3 + 2.5|m - m'|, and 1/2 for the product. The differences add up to |s_j - M|, so in
  *   all 3 + 2.5|s_j - M|, and 3.5 for each step of 64 positions and for the merge.
  *
  * - The numerator: one rounding a product, one addition a position of the split, one a split.
