@@ -189,8 +189,8 @@ static bool read_heads(struct config *c, const struct reader *r)
     if (value_length != c->head_dim)
         return sc_fail(r->e, SC_UNSUPPORTED, "%s: keys have %u values a head, values %u; Scoria needs them equal",
                        r->path, c->head_dim, value_length);
-    if (c->head_dim == 0 || c->head_dim % 2 != 0 || c->head_dim > MAX_HEAD_DIM)
-        return sc_fail(r->e, SC_UNSUPPORTED, "%s: heads of %u values are not supported, only even numbers up to %d",
+    if (c->head_dim == 0 || c->head_dim % 4 != 0 || c->head_dim > MAX_HEAD_DIM)
+        return sc_fail(r->e, SC_UNSUPPORTED, "%s: heads of %u values are not supported, only multiples of 4 up to %d",
                        r->path, c->head_dim, MAX_HEAD_DIM);
 
     double scale = 0;

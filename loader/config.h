@@ -16,7 +16,7 @@ struct config {
     uint32_t n_embd;
     uint32_t n_heads;
     uint32_t n_kv_heads; /* divides n_heads */
-    uint32_t head_dim;   /* of q, k and v alike; even, at most 256 */
+    uint32_t head_dim;   /* of q, k and v alike; a multiple of 4, at most 256 */
     uint32_t n_ff;       /* width of one expert, or of the dense feed-forward */
     uint32_t n_experts;  /* 0: dense */
     uint32_t n_experts_used;

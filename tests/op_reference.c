@@ -42,8 +42,7 @@ void reference_rms_norm(struct bounded *y, const float *x, const float *w, uint3
 
 /*
  * exp(-g): (3 + 2|g|) ulp, of which the sum 1 + exp keeps the share exp / (1 + exp); the sum and the product 1/2 each,
- * the division 2.5. From exp(-g) > 2^126 on, Vulkan promises nothing of the quotient but what is below 2^-119 then
- * anyway.
+ * the division 2.5. Of divisors above 2^126 Vulkan promises nothing, so there 0 is as good as the tiny value.
  */
 struct bounded reference_silu_mul(float gate, float up)
 {
@@ -101,13 +100,18 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
 
 /*
  * y = sum of p_j v_j, p_j = e_j / sum of e, e_j = exp(s_j - M). Errors, in ulps relative to e_j:
- *   a score is a sum of head_dim products: one rounding a product, 3 additions in its quad, an addition for each quad,
- * the scaling, and an ulp of the scale itself (a root and a quotient on the host). This much of scale * sum of |q k| is
- * an absolute error of s_j, so a relative one of e_j. exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. Whenever
- * the maximum grows the sums shrink by exp(m - m'), and once more where splits are merged: 3 + 2.5|m - m'| + 1/2 for
- * the product. The differences add up to |s_j - M|, so 3 + 2.5|s_j - M| + 3.5 for each step of 64 positions, and for
- * the merge. numerator: one rounding a product, one addition a position of the split, one a split denominator: 8
- * additions in a thread and 8 for each step of 64, one a split the quotient: 2.5
+ *
+ * - A score is a sum of head_dim products: one rounding a product, 3 additions in its quad, an addition for each quad,
+ *   the scaling, and an ulp of the scale itself (a root and a quotient on the host). So much of scale * sum of |q k| is
+ *   an absolute error of s_j, so a relative one of e_j.
+ *
+ * - exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. When the maximum grows the sums shrink by exp(m - m'), once
+ *   more where splits are merged: 3 + 2.5|m - m'|, and 1/2 for the product. The differences add up to |s_j - M|, so in
+ *   all 3 + 2.5|s_j - M|, and 3.5 for each step of 64 positions and for the merge.
+ *
+ * - The numerator: one rounding a product, one addition a position of the split, one a split.
+ *
+ * - The denominator: 8 additions in a thread and 8 for each step of 64, one a split. The quotient: 2.5.
  */
 void reference_attention(struct bounded *y, const float *q, const float *k, const float *v, struct attention_shape s,
                          uint32_t t, uint32_t n_tokens, uint32_t head)

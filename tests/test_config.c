@@ -148,6 +148,11 @@ static void u32_5(struct gguf_builder *b, const char *key)
     gguf_builder_u32(b, key, 5);
 }
 
+static void u32_24(struct gguf_builder *b, const char *key)
+{
+    gguf_builder_u32(b, key, 24);
+}
+
 static void u32_300(struct gguf_builder *b, const char *key)
 {
     gguf_builder_u32(b, key, 300);
@@ -272,6 +277,7 @@ static void test_contradictions(void **state)
         {"llama.embedding_length", text, SC_BAD_FILE, "key llama.embedding_length must be an unsigned integer"},
         {"llama.embedding_length", f32_0, SC_BAD_FILE, "key llama.embedding_length must be an unsigned integer"},
         {"llama.embedding_length", u32_300, SC_UNSUPPORTED, "heads of 75 values are not supported"},
+        {"llama.embedding_length", u32_24, SC_UNSUPPORTED, "heads of 6 values are not supported, only multiples of 4"},
         {"llama.feed_forward_length", leave_out, SC_BAD_FILE, "key llama.feed_forward_length is missing"},
         {"llama.feed_forward_length", u32_300, SC_UNSUPPORTED,
          "the width of the feed-forward is 300, Scoria needs a multiple of 16"},

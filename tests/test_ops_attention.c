@@ -92,10 +92,7 @@ static void test_every_length(void **state)
     op_judge_report(&judge, "attention, every length");
 }
 
-/*
- * Splitting changes the order of sums and nothing else, so both ways lie within the sum of their bounds; an absurdly
- * sharp softmax (scores hundreds apart, most weights 0) must give the value of the best position.
- */
+/* Scores hundreds apart, so that most weights are 0 and the maximum jumps: exp must not overflow on the way. */
 static void test_sharp(void **state)
 {
     struct op_judge judge = {0};

@@ -82,6 +82,119 @@ static void test_hazards(void **state)
     }
 }
 
+/* Each operation with all the activations that it touches; weights and tables are written before the stream begins. */
+enum { MAX_TOUCHED = 7, TOKENS = 3, EXPERTS = 4, USED = 2, DIM = 8, WIDE = 32 };
+
+enum operation {
+    EMBED,
+    RMS_NORM,
+    MATVEC,
+    MATMUL,
+    MATMUL_ADD,
+    ROPE_STORE,
+    ATTENTION,
+    ATTENTION_SPLIT,
+    ROUTE,
+    GROUP,
+    EXPERTS_OF_ONE,
+    EXPERTS_OF_MANY,
+    SILU_MUL,
+    COMBINE,
+    N_OPERATIONS
+};
+
+static const struct {
+    const char *name;
+    struct {
+        uint32_t rows, cols;
+    } touched[MAX_TOUCHED];
+} operations[N_OPERATIONS] = {
+    [EMBED] = {"embed", {{TOKENS, WIDE}, {TOKENS, 1}}},
+    [RMS_NORM] = {"rms_norm", {{TOKENS, WIDE}, {TOKENS, WIDE}}},
+    [MATVEC] = {"linear, one token", {{1, 5}, {1, WIDE}}},
+    [MATMUL] = {"linear, many tokens", {{TOKENS, 5}, {TOKENS, WIDE}}},
+    [MATMUL_ADD] = {"linear_add", {{TOKENS, 5}, {TOKENS, WIDE}}},
+    [ROPE_STORE] = {"rope_store",
+                    {{TOKENS, 2 * DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {1, 4}, {9, DIM}, {9, DIM}}},
+    [ATTENTION] = {"attention", {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}}},
+    [ATTENTION_SPLIT] = {"attention, split",
+                         {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}, {12, DIM + 2}}},
+    [ROUTE] = {"route", {{TOKENS, USED}, {TOKENS, USED}, {TOKENS, EXPERTS}, {TOKENS, USED}}},
+    [GROUP] = {"group", {{TOKENS, USED}, {1, EXPERTS + 1}, {1, TOKENS *USED}}},
+    [EXPERTS_OF_ONE] = {"expert_linear, one token", {{USED, 5}, {1, WIDE}, {1, USED}}},
+    [EXPERTS_OF_MANY] = {"expert_linear, many tokens",
+                         {{TOKENS * USED, 5}, {TOKENS, WIDE}, {1, EXPERTS + 1}, {1, TOKENS *USED}}},
+    [SILU_MUL] = {"silu_mul", {{TOKENS, WIDE}, {TOKENS, WIDE}}},
+    [COMBINE] = {"combine", {{TOKENS, WIDE}, {TOKENS * USED, WIDE}, {TOKENS, USED}}},
+};
+
+/* Records it on t, its touched tensors in the table's order. Nothing of this runs. */
+static void record_operation(struct commands *c, enum operation operation, const struct tensor *t, struct tensor w)
+{
+    const struct heads h = {.n = 2, .n_kv = 1, .dim = DIM, .n_rot = DIM};
+    const struct kv_cache kv = {.k = t[2], .v = t[3]};
+    struct expert_tensor experts = {.slots = w.address, .n_experts = EXPERTS, .type = SC_F32, .rows = 5, .cols = WIDE};
+    struct routing r = {.ids = t[0], .probs = t[1], .host_ids = t[3].address, .first = t[1], .pairs = t[2]};
+    switch (operation) {
+    case EMBED: op_embed(c, t[0], w, t[1]); break;
+    case RMS_NORM: op_rms_norm(c, t[0], t[1], w, 1e-5f); break;
+    case MATVEC:
+    case MATMUL: op_linear(c, t[0], w, t[1]); break;
+    case MATMUL_ADD: op_linear_add(c, t[0], w, t[1]); break;
+    case ROPE_STORE: op_rope_store(c, (struct kv_cache){t[5], t[6]}, t[0], t[1], t[2], t[3], t[4], h); break;
+    case ATTENTION: op_attention(c, t[0], t[1], kv, (struct tensor){0}, 1, t[4], h); break;
+    case ATTENTION_SPLIT: op_attention(c, t[0], t[1], kv, t[5], 2, t[4], h); break;
+    case ROUTE: op_route(c, r, t[2]); break;
+    case GROUP: op_group(c, r, EXPERTS); break;
+    case EXPERTS_OF_ONE: op_expert_linear(c, t[0], experts, t[1], (struct routing){.ids = t[2]}); break;
+    case EXPERTS_OF_MANY:
+        r = (struct routing){.ids = {.rows = TOKENS, .cols = USED}, .first = t[2], .pairs = t[3]};
+        op_expert_linear(c, t[0], experts, t[1], r);
+        break;
+    case SILU_MUL: op_silu_mul(c, t[0], t[1]); break;
+    case COMBINE: op_combine(c, t[0], t[1], (struct routing){.probs = t[2]}); break;
+    case N_OPERATIONS: break;
+    }
+}
+
+/* A copy into what an operation touches, before it or after it, needs a barrier; the last value of each counts too. */
+static void test_touched(void **state)
+{
+    struct op_device *d = *state;
+    for (int i = 0; i < N_OPERATIONS * MAX_TOUCHED; i++) {
+        const enum operation operation = (enum operation)(i / MAX_TOUCHED);
+        const int victim = i % MAX_TOUCHED;
+        struct tensor t[MAX_TOUCHED] = {{0}};
+        if (operations[operation].touched[victim].rows == 0)
+            continue;
+        /* the merge of splits has a barrier before it: only it writes y, and only what is before it reads the rest */
+        const bool split = operation == ATTENTION_SPLIT, late = split && victim == 0,
+                   early = split && victim > 0 && victim < 5;
+        const uint32_t own = split ? 1 : 0;
+        for (int after = 0; after < 2; after++) {
+            op_begin(d, 1);
+            for (int k = 0; k < MAX_TOUCHED && operations[operation].touched[k].rows; k++)
+                t[k] =
+                    op_tensor(d, SC_F32, operations[operation].touched[k].rows, operations[operation].touched[k].cols);
+            struct tensor w = op_tensor(d, SC_F32, operation == RMS_NORM ? 1 : 5, WIDE);
+            struct tensor other = op_tensor(d, SC_F32, 1, 4);
+            const uint64_t last = tensor_size_bytes(&t[victim]) - 4, to = t[victim].address - d->memory.address + last;
+            struct commands *c = &d->commands;
+            if (!after)
+                commands_copy(c, &d->memory, other.address - d->memory.address, &d->memory, to, 4);
+            record_operation(c, operation, t, w);
+            const uint32_t before = c->n_barriers;
+            if (after)
+                commands_copy(c, &d->memory, other.address - d->memory.address, &d->memory, to, 4);
+            if (!commands_end(c, &d->error))
+                fail_msg("%s: %s", operations[operation].name, d->error.text);
+            if (before != own + (after || late ? 0 : 1) || c->n_barriers != before + (after && !early ? 1 : 0))
+                fail_msg("%s, tensor %d, copied %s: %u barriers, %u of them before the end", operations[operation].name,
+                         victim, after ? "after" : "before", c->n_barriers, before);
+        }
+    }
+}
+
 /* More accesses than the tracker remembers: it puts a barrier rather than forget one. */
 static void test_many_independent(void **state)
 {
@@ -104,11 +217,11 @@ static void test_many_independent(void **state)
 static void test_order(void **state)
 {
     struct op_device *d = *state;
-    enum { N = 200, WIDE = 1000 };
+    enum { N = 200, LONG = 1000 };
     op_begin(d, 1);
-    struct tensor x = op_random(d, 1, WIDE, 0), y = op_random(d, 1, WIDE, 0), one = op_random(d, 1, 1, 0);
+    struct tensor x = op_random(d, 1, LONG, 0), y = op_random(d, 1, LONG, 0), one = op_random(d, 1, 1, 0);
     op_floats(d, one)[0] = 1;
-    for (int i = 0; i < WIDE; i++)
+    for (int i = 0; i < LONG; i++)
         op_floats(d, y)[i] = (float)(i % 5 - 2);
     /* x += y, y += x: a Fibonacci sequence, then both shrink again by copies */
     for (int i = 0; i < N; i++) {
@@ -139,16 +252,16 @@ struct chain {
 /* A little of everything: norm, product, router, activation, weighted sum. */
 static struct chain record_chain(struct op_device *d)
 {
-    enum { N = 5, WIDTH = 96, EXPERTS = 8, USED = 2 };
+    enum { N = 5, WIDTH = 96, N_EXPERTS = 8 };
     struct chain c = {.x = op_random(d, N, WIDTH, 1), .w = op_tensor(d, SC_Q5_0, WIDTH, WIDTH)};
-    struct tensor ones = op_random(d, 1, WIDTH, 1), router = op_random(d, EXPERTS, WIDTH, 1);
+    struct tensor ones = op_random(d, 1, WIDTH, 1), router = op_random(d, N_EXPERTS, WIDTH, 1);
     op_fill_weights(op_host(d, c.w.address), c.w.type, WIDTH, WIDTH, OP_FILL_RANDOM, &d->seed);
     const size_t first = d->used;
     c.h = op_tensor(d, SC_F32, N * USED, WIDTH);
-    c.logits = op_tensor(d, SC_F32, N, EXPERTS);
+    c.logits = op_tensor(d, SC_F32, N, N_EXPERTS);
     c.r = (struct routing){.ids = op_tensor(d, SC_F32, N, USED),
                            .probs = op_tensor(d, SC_F32, N, USED),
-                           .first = op_tensor(d, SC_F32, 1, EXPERTS + 1),
+                           .first = op_tensor(d, SC_F32, 1, N_EXPERTS + 1),
                            .pairs = op_tensor(d, SC_F32, 1, N * USED)};
     c.kept = (struct tensor){.address = d->memory.address + first, .rows = 1, .cols = (uint32_t)(d->used - first) / 4};
 
@@ -159,7 +272,7 @@ static struct chain record_chain(struct op_device *d)
     op_linear(&d->commands, b, c.w, a);
     op_linear(&d->commands, c.logits, router, a);
     op_route(&d->commands, c.r, c.logits);
-    op_group(&d->commands, c.r, EXPERTS);
+    op_group(&d->commands, c.r, N_EXPERTS);
     op_silu_mul(&d->commands, b, a);
     op_combine(&d->commands, c.x, c.h, c.r);
     return c;
@@ -259,11 +372,9 @@ static void test_recording_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hazards),
-        cmocka_unit_test(test_many_independent),
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_replay),
-        cmocka_unit_test(test_streams_in_order),
+        cmocka_unit_test(test_hazards),          cmocka_unit_test(test_touched),
+        cmocka_unit_test(test_many_independent), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_replay),           cmocka_unit_test(test_streams_in_order),
         cmocka_unit_test(test_recording_errors),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);

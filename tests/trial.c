@@ -13,9 +13,19 @@
 
 #include "reference.h"
 
+static void allocate(struct trial *t, size_t n_tokens, uint32_t n_vocab)
+{
+    t->n_tokens = n_tokens;
+    t->n_vocab = n_vocab;
+    t->tokens = calloc(n_tokens, sizeof *t->tokens);
+    t->got = calloc(n_tokens * n_vocab, sizeof *t->got);
+    assert_non_null(t->tokens);
+    assert_non_null(t->got);
+}
+
 void trial_init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens)
 {
-    *t = (struct trial){.name = name, .n_tokens = n_tokens, .bound = exact_bound};
+    *t = (struct trial){.name = name, .is_temporary = true, .bound = exact_bound};
     snprintf(t->path, sizeof t->path, "trial-%ld.tmp.gguf", (long)getpid());
     assert_true(model_write(t->path, spec));
 
@@ -23,11 +33,7 @@ void trial_init(struct trial *t, const char *name, const struct model_spec *spec
     struct reference r;
     if (!reference_open(&r, t->path, &e))
         fail_msg("%s: %s", name, e.text);
-    t->n_vocab = r.config.n_vocab;
-    t->tokens = calloc(n_tokens, sizeof *t->tokens);
-    t->got = calloc(n_tokens * t->n_vocab, sizeof *t->got);
-    assert_non_null(t->tokens);
-    assert_non_null(t->got);
+    allocate(t, n_tokens, r.config.n_vocab);
     uint64_t state = spec->seed + 77;
     for (size_t i = 0; i < n_tokens; i++)
         t->tokens[i] = (sc_token)(random_u64(&state) % t->n_vocab);
@@ -35,9 +41,36 @@ void trial_init(struct trial *t, const char *name, const struct model_spec *spec
     reference_close(&r);
 }
 
+void trial_init_recorded(struct trial *t, const char *name, const char *path)
+{
+    *t = (struct trial){.name = name, .bound = exact_bound};
+    assert_true((size_t)snprintf(t->path, sizeof t->path, "%s", path) < sizeof t->path);
+
+    struct sc_error e = {0};
+    struct sc_gguf *g = sc_gguf_open(path, &e);
+    if (!g)
+        fail_msg("%s: %s", name, e.text);
+    const struct sc_gguf_value *tokens = sc_gguf_find_value(g, "scoria.test.tokens");
+    const struct sc_gguf_value *logits = sc_gguf_find_value(g, "scoria.test.logits");
+    assert_non_null(tokens);
+    assert_non_null(logits);
+    allocate(t, tokens->n_elements, (uint32_t)(logits->n_elements / tokens->n_elements));
+    t->want = calloc(logits->n_elements, sizeof *t->want);
+    assert_non_null(t->want);
+    for (size_t i = 0; i < tokens->n_elements; i++) {
+        int64_t token;
+        assert_true(sc_gguf_array_i64(tokens, i, &token));
+        t->tokens[i] = (sc_token)token;
+    }
+    for (size_t i = 0; i < logits->n_elements; i++)
+        assert_true(sc_gguf_array_f64(logits, i, &t->want[i]));
+    sc_gguf_close(g);
+}
+
 void trial_finish(struct trial *t)
 {
-    unlink(t->path);
+    if (t->is_temporary)
+        unlink(t->path);
     free(t->tokens);
     free(t->want);
     free(t->got);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A random model, some tokens and the reference's logits for them, against which sessions are held. Everything here
+ * A model, some tokens and a reference's logits for them, against which sessions are held. Everything here
  * fails the running cmocka test by itself and names the trial.
  */
 #ifndef SCORIA_TESTS_TRIAL_H
@@ -12,8 +12,9 @@
 
 struct trial {
     const char *name;
-    char path[64];    /* of the model, in the current folder */
-    sc_token *tokens; /* (n_tokens) */
+    char path[512];    /* of the model */
+    bool is_temporary; /* the path: in the current folder, and unlinked in the end */
+    sc_token *tokens;  /* (n_tokens) */
     size_t n_tokens;
     uint32_t n_vocab;
     double *want;       /* (n_tokens, n_vocab) */
@@ -22,8 +23,11 @@ struct trial {
     double worst_kl;    /* of all comparisons so far */
 };
 
-/* Writes the model and computes the reference. */
+/* Writes a random model and computes the reference. */
 void trial_init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens);
+
+/* A model whose file holds the tokens and the logits of another implementation (tools/record_transformers.py). */
+void trial_init_recorded(struct trial *t, const char *name, const char *path);
 void trial_finish(struct trial *t);
 
 /* The trial's model, no pipeline cache, the rest as params says. Neither returns NULL. */
