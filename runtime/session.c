@@ -215,7 +215,6 @@ static bool fetch_experts(struct sc_session *s, uint32_t layer, uint32_t n, stru
         const uint32_t left = n_ids - first, n_wave = left < x->n_slots ? left : x->n_slots;
         if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) ||
             !upload_flush(&engine->upload, e)) {
-            upload_abandon(&engine->upload);
             experts_forget(x);
             return false;
         }
