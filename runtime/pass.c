@@ -200,7 +200,6 @@ static uint32_t chosen_experts(const struct pass *p, uint32_t n, uint32_t ids[SC
 /* After a failure: what was on its way to the slots may not have arrived. */
 static bool lose_uploads(struct pass *p)
 {
-    upload_abandon(&p->engine->upload);
     experts_forget(&p->engine->model.experts);
     return false;
 }

@@ -36,11 +36,6 @@ bool upload_flush(struct upload *u, struct sc_error *e)
     return true;
 }
 
-void upload_abandon(struct upload *u)
-{
-    u->recording = false;
-}
-
 /* Makes the current half ready to be filled from its start. */
 static bool start_half(struct upload *u, struct sc_error *e)
 {

@@ -27,10 +27,7 @@ void upload_finish(struct upload *u); /* accepts a zeroed struct; the device mus
 bool upload_bytes(struct upload *u, const struct buffer *to, uint64_t to_offset, const void *bytes, uint64_t size_bytes,
                   struct sc_error *e) SC_CHECK;
 
-/* Submits what is queued: work submitted later sees it. */
+/* Submits what is queued: work submitted later sees it. A failure, here and above, drops what is queued. */
 bool upload_flush(struct upload *u, struct sc_error *e) SC_CHECK;
-
-/* After a failure: drops what is queued. What was queued since the last flush may have been copied or not. */
-void upload_abandon(struct upload *u);
 
 #endif

@@ -97,6 +97,27 @@ static void test_budgets(void **state)
     assert_int_equal(n_slots_before, 16);
 }
 
+/* Experts that the upload ring, 1 MiB at the least budget, cannot take at once: its halves are filled again and again.
+ */
+static void test_large_experts(void **state)
+{
+    (void)state;
+    struct trial large;
+    trial_init(&large, "large experts", &(struct model_spec){.type = "f32", .d = 128, .ff = 512, .seed = 6}, 10);
+    struct sc_engine_params params = {.n_ctx = 10, .kv_type = SC_KV_F32};
+    struct sc_engine *engine = trial_engine(&large, params);
+    const struct sc_placement p = *sc_engine_placement(engine);
+    sc_engine_destroy(engine);
+    params.vram_bytes = p.minimum_bytes;
+    engine = trial_engine(&large, params);
+    assert_true(sc_engine_placement(engine)->ring_bytes / 2 < p.slot_bytes);
+    struct sc_session *session = trial_session(&large, engine);
+    trial_eval(&large, session, 8);
+    trial_decode(&large, session, 2);
+    finish(session, engine);
+    trial_finish(&large);
+}
+
 static void check_too_small(struct sc_engine_params params)
 {
     struct sc_error e = {0};
@@ -352,10 +373,15 @@ static void test_wrong_params(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budgets),      cmocka_unit_test(test_budget_too_small),
-        cmocka_unit_test(test_equal_bits),   cmocka_unit_test(test_wrong_tokens),
-        cmocka_unit_test(test_some_logits),  cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_two_sessions), cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_budgets),
+        cmocka_unit_test(test_large_experts),
+        cmocka_unit_test(test_budget_too_small),
+        cmocka_unit_test(test_equal_bits),
+        cmocka_unit_test(test_wrong_tokens),
+        cmocka_unit_test(test_some_logits),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_two_sessions),
+        cmocka_unit_test(test_stats),
         cmocka_unit_test(test_wrong_params),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);

@@ -26,7 +26,8 @@ static void allocate(struct trial *t, size_t n_tokens, uint32_t n_vocab)
 void trial_init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens)
 {
     *t = (struct trial){.name = name, .is_temporary = true, .bound = exact_bound};
-    snprintf(t->path, sizeof t->path, "trial-%ld.tmp.gguf", (long)getpid());
+    static unsigned n_trials;
+    snprintf(t->path, sizeof t->path, "trial-%ld-%u.tmp.gguf", (long)getpid(), n_trials++);
     assert_true(model_write(t->path, spec));
 
     struct sc_error e = {0};
