@@ -36,6 +36,8 @@ void commands_finish(struct commands *c)
 
 void commands_barrier(struct commands *c)
 {
+    if (c->error.code)
+        return;
     const VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
     VkMemoryBarrier memory = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,

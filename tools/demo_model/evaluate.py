@@ -3,7 +3,7 @@
 """Validation loss and expert usage of a GGUF file's dequantized weights.
 
 Usage: evaluate.py WORK GGUF [SVG]
-Prints the loss in windows of 256, 512 and 1024 tokens and the share of tokens that each layer sends to each expert;
+Prints the loss in windows of 512 and 1024 tokens and the share of tokens that each layer sends to each expert;
 SVG is the same as a picture.
 """
 import sys
@@ -55,7 +55,7 @@ def picture(share):
 def main(work, path, svg=None):
     torch.set_num_threads(2)
     model, val = torch_model(GgufModel(path)), Text(Path(work) / "val.npz")
-    for n in (256, 512, 1024):
+    for n in (512, 1024):
         loss, counts = validate(model, val, n)
         print(f"windows of {n}: loss {loss:.4f}")
         if n == 512 and model.c.experts:

@@ -16,7 +16,8 @@ from gguf import GGUFWriter, GGMLQuantizationType, LlamaFileType
 from model import Config
 from quantize import QUANTIZERS
 
-PUBLISHED = ["all=q8_0"]
+# Measured: 0.0003 nats a token worse than f32. Of use to those who test: three block types in one file.
+PUBLISHED = ["all=q8_0", "ffn_gate=q4_k", "ffn_up=q4_k", "ffn_down=q6_k"]
 DESCRIPTION = ("A small mixture of experts trained from scratch on public-domain English books, "
                "for trying and testing Scoria. A base model: it continues text.")
 

@@ -101,7 +101,7 @@ def main():
     a.add_argument("work", type=Path)
     a.add_argument("name")
     a.add_argument("--dense", action="store_true")
-    a.add_argument("--steps", type=int, default=3600)
+    a.add_argument("--steps", type=int, default=1800)
     a.add_argument("--lr", type=float, default=1.5e-3)
     a.add_argument("--dropout", type=float, default=0.0)
     a.add_argument("--threads", type=int, default=2)
