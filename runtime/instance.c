@@ -180,6 +180,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
         info->has_int8 = f12.shaderInt8 && f12.storageBuffer8BitAccess;
         vkGetPhysicalDeviceProperties2(physical, &p);
         snprintf(info->driver, sizeof(info->driver), "%s %s", p12.driverName, p12.driverInfo);
+        info->has_ballot = p11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT;
         info->subgroup_size = info->min_subgroup_size = info->max_subgroup_size = p11.subgroupSize;
         if (has_size_control) {
             info->min_subgroup_size = size_control.minSubgroupSize;

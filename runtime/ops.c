@@ -4,9 +4,11 @@
 #include <math.h>
 
 enum {
-    MATMUL_ROWS = 64, /* a workgroup's tile, as in matmul.comp */
+    MATMUL_ROWS = 64, /* a workgroup's tile, as in matmul.comp and matmul_rows.comp */
     MATMUL_COLUMNS = 32,
-    MATVEC_ROWS = 2, /* rows of a thread, as in matvec.comp */
+    MATMUL_ROWS_COLUMNS = 8,
+    MATVEC_ROWS = 2,      /* rows of a thread of matvec */
+    MATVEC_ROWS_ROWS = 8, /* and of matvec_rows */
     ATTENTION_ROWS = 8,
     MAX_HEAD_DIM = 256,
     WORKGROUP = 64,
@@ -92,9 +94,30 @@ void op_rms_norm(struct commands *c, struct tensor y, struct tensor x, struct te
     DISPATCH(c, KERNEL_RMS_NORM, &args, x.rows, 1, 1, reads(x), writes(y));
 }
 
+/* The variants for processors, whose lanes do best with rows of their own; they broadcast among 8 lanes. */
+static bool by_rows(const struct commands *c)
+{
+    return c->gpu->info.kind == SC_DEVICE_CPU && c->gpu->info.min_subgroup_size >= 8 && c->gpu->info.has_ballot;
+}
+
+static enum kernel matvec_variant(const struct commands *c, enum sc_type type)
+{
+    return variant(by_rows(c) ? KERNEL_MATVEC_ROWS_F32 : KERNEL_MATVEC_F32, type);
+}
+
 static uint32_t matvec_groups(const struct commands *c, uint32_t rows)
 {
-    return groups(rows, WORKGROUP / gpu_lanes_per_row(c->gpu) * MATVEC_ROWS);
+    return groups(rows, WORKGROUP / gpu_lanes_per_row(c->gpu) * (by_rows(c) ? MATVEC_ROWS_ROWS : MATVEC_ROWS));
+}
+
+static enum kernel matmul_variant(const struct commands *c, enum sc_type type)
+{
+    return variant(by_rows(c) ? KERNEL_MATMUL_ROWS_F32 : KERNEL_MATMUL_F32, type);
+}
+
+static uint32_t matmul_column_groups(const struct commands *c, uint32_t n)
+{
+    return groups(n, by_rows(c) ? MATMUL_ROWS_COLUMNS : MATMUL_COLUMNS);
 }
 
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
@@ -110,7 +133,7 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .x_div = 1,
                                    .accumulate = accumulate};
         const uint32_t n = matvec_groups(c, w.rows);
-        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
+        DISPATCH(c, matvec_variant(c, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
     } else {
         struct matmul_args args = {.w = w.address,
                                    .x = x.address,
@@ -120,8 +143,8 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .n = x.rows,
                                    .x_div = 1,
                                    .accumulate = accumulate};
-        DISPATCH(c, variant(KERNEL_MATMUL_F32, w.type), &args, groups(w.rows, MATMUL_ROWS),
-                 groups(x.rows, MATMUL_COLUMNS), 1, reads(x), writes(y));
+        DISPATCH(c, matmul_variant(c, w.type), &args, groups(w.rows, MATMUL_ROWS), matmul_column_groups(c, x.rows), 1,
+                 reads(x), writes(y));
     }
 }
 
@@ -244,8 +267,8 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
                                    .cols = w.cols,
                                    .x_div = x_div};
         const uint32_t n_groups = matvec_groups(c, w.rows);
-        DISPATCH(c, variant(KERNEL_MATVEC_F32, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups),
-                 reads(x), reads(r.ids), writes(y));
+        DISPATCH(c, matvec_variant(c, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups), reads(x),
+                 reads(r.ids), writes(y));
     } else {
         struct matmul_args args = {.experts = w.slots,
                                    .first = r.first.address,
@@ -256,7 +279,7 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .x_div = x_div};
-        DISPATCH(c, variant(KERNEL_MATMUL_F32, w.type), &args, groups(w.rows, MATMUL_ROWS), groups(n, MATMUL_COLUMNS),
+        DISPATCH(c, matmul_variant(c, w.type), &args, groups(w.rows, MATMUL_ROWS), matmul_column_groups(c, n),
                  w.n_experts, reads(x), reads(r.first), reads(r.pairs), writes(y));
     }
 }

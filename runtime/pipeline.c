@@ -10,8 +10,9 @@ struct constants {
 
 uint32_t gpu_lanes_per_row(const struct gpu *gpu)
 {
-    /* On a CPU a thread is a lane of a vector and all loads are gathers, so fewer lanes mean fewer sums to merge. */
-    return gpu->info.kind == SC_DEVICE_CPU ? 8 : 32;
+    /* On a CPU a thread is a lane of a vector and every load a gather: the fewer share a row, the fewer sums to merge.
+     */
+    return gpu->info.kind == SC_DEVICE_CPU ? 2 : 32;
 }
 
 bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e)

@@ -41,6 +41,7 @@ struct sc_device_info {
     uint32_t subgroup_size, min_subgroup_size, max_subgroup_size; /* min = max = size where it cannot vary */
     uint32_t max_workgroup_size;
     uint32_t shared_bytes; /* per workgroup */
+    bool has_ballot;       /* broadcasts within a subgroup */
     bool has_fp16, has_int8, has_integer_dot, has_cooperative_matrix, has_transfer_queue;
     char unusable[200]; /* why Scoria cannot use it; "" if it can */
 };

@@ -13,7 +13,9 @@ layout(local_size_x = 64) in;
 layout(constant_id = 0) const uint LANES = 32;
 layout(push_constant) uniform Args { matvec_args a; };
 
-const uint ROWS = 2;
+#ifndef ROWS
+#define ROWS 2
+#endif
 shared float partial[64 * ROWS];
 
 void main()
