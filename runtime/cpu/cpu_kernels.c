@@ -7,6 +7,15 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* All loops so marked are short. With sanitizers GCC warns of those that have a single turn. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLL
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* A load is cheaper than a conversion: shuffles and moves between registers are what the kernels are short of. */
 INLINE float half(const uint8_t *p)
 {
@@ -59,12 +68,12 @@ enum { STEP = 128, STEP_SCALES = 4 }; /* weights of a row at a time, at least; t
 INLINE void scale_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], size_t at, uintptr_t ahead,
                          unsigned n_blocks, struct scales s[STEP_SCALES][DOT_ROWS])
 {
-#pragma GCC unroll 4
+    UNROLL
     for (unsigned r = 0; r < DOT_ROWS; r++) {
-#pragma GCC unroll 8
+        UNROLL
         for (unsigned i = 0; i < n_blocks * f.bytes; i += 64)
             __builtin_prefetch((const void *)((uintptr_t)rows[r] + at + ahead + i), 0, 3);
-#pragma GCC unroll 8
+        UNROLL
         for (unsigned k = 0; k < n_blocks; k++)
             f.scales(rows[r] + at + k * f.bytes, &s[k % STEP_SCALES][r]);
     }
@@ -74,20 +83,20 @@ INLINE void scale_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], s
 INLINE void dot_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], size_t at, const float *x,
                        unsigned n_blocks, struct scales s[STEP_SCALES][DOT_ROWS], VF sums[DOT_ROWS][2])
 {
-#pragma GCC unroll 8
+    UNROLL
     for (unsigned k = 0; k < n_blocks; k++, at += f.bytes, x += f.weights) {
-#pragma GCC unroll 16
+        UNROLL
         for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
-#pragma GCC unroll 8
+            UNROLL
             for (unsigned l = 0; l < f.span; l += LANES) {
                 VF v[4], w[4];
-#pragma GCC unroll 4
+                UNROLL
                 for (unsigned q = 0; q < f.quarters; q++)
                     v[q] = vector_load(x + (i * f.quarters + q) * f.span + l);
-#pragma GCC unroll 4
+                UNROLL
                 for (unsigned r = 0; r < DOT_ROWS; r++) {
                     f.unpack(rows[r] + at, &s[k % STEP_SCALES][r], i, l, w);
-#pragma GCC unroll 4
+                    UNROLL
                     for (unsigned q = 0; q < f.quarters; q++)
                         sums[r][(l / LANES + q) % 2] += w[q] * v[q];
                 }
@@ -137,13 +146,13 @@ INLINE void expand(struct layout f, const uint8_t *b, uint32_t n_weights, float 
     for (uint32_t c = 0; c < n_weights; c += f.weights, b += f.bytes) {
         struct scales s;
         f.scales(b, &s);
-#pragma GCC unroll 16
+        UNROLL
         for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
-#pragma GCC unroll 8
+            UNROLL
             for (unsigned l = 0; l < f.span; l += LANES) {
                 VF v[4];
                 f.unpack(b, &s, i, l, v);
-#pragma GCC unroll 4
+                UNROLL
                 for (unsigned q = 0; q < f.quarters; q++)
                     vector_store(out + c + (i * f.quarters + q) * f.span + l, v[q]);
             }
@@ -158,18 +167,18 @@ INLINE void multiply_block(const float *tile, const float *const *x, unsigned n_
     VF acc[MULTIPLY_ROWS][4] = {{{0}}};
     for (uint32_t c = 0; c < n_cols; c += LANES) {
         VF w[MULTIPLY_ROWS];
-#pragma GCC unroll 8
+        UNROLL
         for (unsigned r = 0; r < MULTIPLY_ROWS; r++)
             w[r] = vector_load(tile + r * CPU_TILE_COLS + c);
-#pragma GCC unroll 4
+        UNROLL
         for (unsigned t = 0; t < n_tokens; t++) {
             VF v = vector_load(x[t] + first + c);
-#pragma GCC unroll 8
+            UNROLL
             for (unsigned r = 0; r < MULTIPLY_ROWS; r++)
                 acc[r][t] += w[r] * v;
         }
     }
-#pragma GCC unroll 8
+    UNROLL
     for (unsigned r = 0; r < MULTIPLY_ROWS; r++) {
         float part[4];
         vector_sum4(acc[r], part);

@@ -111,7 +111,7 @@ INLINE void q2_k_scales(const uint8_t *b, struct scales *s)
         vector_store(s->d + i, d * to_float(v & 15));
         vector_store(s->m + i, m * to_float(v >> 4));
     }
-#pragma GCC unroll 16
+    UNROLL
     for (unsigned i = 0; i < 64; i += LANES) {
         VF q = to_float(vector_iota() & 3);
         vector_store(s->table + i, q * spread_4(s->d, i) - spread_4(s->m, i));
