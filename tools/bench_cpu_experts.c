@@ -41,19 +41,19 @@ static double now(void)
 #define TARGET(t)
 #endif
 
-#define READER(name, t, lanes)                                                                                         \
-    TARGET(t) static uint64_t name(const uint8_t *p, size_t n)                                                         \
-    {                                                                                                                  \
-        __attribute__((vector_size(8 * lanes))) uint64_t v, sums[8] = {{0}};                                           \
-        for (size_t i = 0; i + sizeof sums <= n; i += sizeof sums)                                                     \
-            for (size_t k = 0; k < 8; k++) {                                                                           \
-                memcpy(&v, p + i + k * sizeof v, sizeof v);                                                            \
-                sums[k] += v;                                                                                          \
-            }                                                                                                          \
-        uint64_t sum = 0;                                                                                              \
-        for (size_t k = 0; k < 8; k++)                                                                                 \
-            sum += sums[k][0];                                                                                         \
-        return sum;                                                                                                    \
+#define READER(name, t, lanes) \
+    TARGET(t) static uint64_t name(const uint8_t *p, size_t n) \
+    { \
+        __attribute__((vector_size(8 * lanes))) uint64_t v, sums[8] = {{0}}; \
+        for (size_t i = 0; i + sizeof sums <= n; i += sizeof sums) \
+            for (size_t k = 0; k < 8; k++) { \
+                memcpy(&v, p + i + k * sizeof v, sizeof v); \
+                sums[k] += v; \
+            } \
+        uint64_t sum = 0; \
+        for (size_t k = 0; k < 8; k++) \
+            sum += sums[k][0]; \
+        return sum; \
     }
 READER(read_128, "sse2", 2)
 #if defined(__x86_64__)
@@ -169,9 +169,10 @@ static bool wanted(const char *list, const char *name)
 
 static int usage(void)
 {
-    fputs("usage: bench_cpu_experts [--types q4_k,...] [--level avx512|avx2|portable] [--tokens 4,16,64] [--threads N]\n"
-          "                         [--embd 4096] [--ff 14336] [--mib 640] [--seconds 1]\n",
-          stderr);
+    fputs(
+        "usage: bench_cpu_experts [--types q4_k,...] [--level avx512|avx2|portable] [--tokens 4,16,64] [--threads N]\n"
+        "                         [--embd 4096] [--ff 14336] [--mib 640] [--seconds 1]\n",
+        stderr);
     return 2;
 }
 
@@ -219,6 +220,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_cpu_experts: %s\n", e.code ? e.text : "not enough memory");
         goto done;
     }
+    memset(b.memory, 1, b.size_bytes); /* untouched pages are all the same zeros, and never leave the cache */
     uint64_t state = 7;
     for (size_t i = 0; i < (size_t)most * b.o.n_embd; i++)
         b.x[i] = random_normal(&state);

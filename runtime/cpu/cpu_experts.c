@@ -8,8 +8,11 @@
 #include "cpu_kernels.h"
 #include "types.h"
 
-/* Rows of one item: some 100 KB of weights, so that starting an item costs nothing beside reading it. */
-enum { ITEM_ROWS = 2 * CPU_TILE_ROWS };
+/*
+ * Rows of an item. A long run of memory is read faster, so items are long, but every thread gets several of them: for a
+ * slow core the others step in.
+ */
+enum { MIN_ITEM_ROWS = 2 * CPU_TILE_ROWS, MAX_ITEM_ROWS = 16 * CPU_TILE_ROWS, ITEMS_PER_THREAD = 8 };
 
 struct cpu_experts {
     struct cpu_pool *pool;
@@ -20,13 +23,16 @@ struct cpu_experts {
     /* the call */
     const struct cpu_job *jobs;
     uint32_t n_jobs;
+    uint32_t item_rows; /* of the phase */
     const float *x;
     float *y;
 };
 
-static uint32_t items_of(uint32_t rows)
+static uint32_t choose_item_rows(const struct cpu_experts *c, uint32_t rows)
 {
-    return (rows + ITEM_ROWS - 1) / ITEM_ROWS;
+    uint64_t n = (uint64_t)rows * c->n_jobs / (ITEMS_PER_THREAD * cpu_pool_threads(c->pool));
+    uint32_t item_rows = n < MAX_ITEM_ROWS ? (uint32_t)n / CPU_TILE_ROWS * CPU_TILE_ROWS : MAX_ITEM_ROWS;
+    return item_rows > MIN_ITEM_ROWS ? item_rows : MIN_ITEM_ROWS;
 }
 
 /* The job of an item, what came before it in h, and the rows of the item. */
@@ -38,11 +44,12 @@ struct part {
 
 static struct part part_of(const struct cpu_experts *c, uint32_t item, uint32_t rows)
 {
-    struct part p = {.job = &c->jobs[item / items_of(rows)], .h = c->h};
+    uint32_t n_items = (rows + c->item_rows - 1) / c->item_rows;
+    struct part p = {.job = &c->jobs[item / n_items], .h = c->h};
     for (const struct cpu_job *j = c->jobs; j < p.job; j++)
         p.h += (size_t)j->n * c->n_ff;
-    p.first = item % items_of(rows) * ITEM_ROWS;
-    p.n_rows = rows - p.first < ITEM_ROWS ? rows - p.first : ITEM_ROWS;
+    p.first = item % n_items * c->item_rows;
+    p.n_rows = rows - p.first < c->item_rows ? rows - p.first : c->item_rows;
     return p;
 }
 
@@ -71,10 +78,11 @@ static void multiply_tile(const struct cpu_kernels *k, const struct weight *w, u
 }
 
 static void dot_rows(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
-                     const float *x, float *out)
+                     const float *x, float *out, const struct weight *next, uint32_t next_first)
 {
     size_t row_bytes = bytes_of(w->type, w->cols);
-    k->types[w->type].dot(w->data + first * row_bytes, row_bytes, n_rows, w->cols, x, out);
+    k->types[w->type].dot(w->data + first * row_bytes, row_bytes, n_rows, w->cols, x, out,
+                          next->data + next_first * bytes_of(next->type, next->cols));
 }
 
 static const float *x_row(const struct cpu_experts *c, const struct cpu_job *j, uint32_t i)
@@ -98,8 +106,8 @@ static void gate_up(void *context, uint32_t item)
 
     if (p.job->n == 1) {
         const float *x = x_row(c, p.job, 0);
-        dot_rows(k, &e->gate, p.first, p.n_rows, x, gate);
-        dot_rows(k, &e->up, p.first, p.n_rows, x, up);
+        dot_rows(k, &e->gate, p.first, p.n_rows, x, gate, &e->up, p.first);
+        dot_rows(k, &e->up, p.first, p.n_rows, x, up, &e->gate, p.first + p.n_rows);
         memset(gate + p.n_rows, 0, 16 * sizeof gate[0]);
         memset(up + p.n_rows, 0, 16 * sizeof up[0]);
         k->silu_mul(gate, up, (p.n_rows + 15) / 16 * 16);
@@ -134,7 +142,7 @@ static void down(void *context, uint32_t item)
     _Alignas(64) float out[CPU_TILE_ROWS * CPU_BATCH];
 
     if (p.job->n == 1) {
-        dot_rows(k, w, p.first, p.n_rows, p.h, y_row(c, p.job, 0) + p.first);
+        dot_rows(k, w, p.first, p.n_rows, p.h, y_row(c, p.job, 0) + p.first, w, p.first + p.n_rows);
         return;
     }
     for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
@@ -150,6 +158,12 @@ static void down(void *context, uint32_t item)
                     y_row(c, p.job, first + t)[p.first + r + i] = out[i * CPU_BATCH + t];
         }
     }
+}
+
+static void run_phase(struct cpu_experts *c, void (*work)(void *context, uint32_t item), uint32_t rows)
+{
+    c->item_rows = choose_item_rows(c, rows);
+    cpu_pool_run(c->pool, work, c, c->n_jobs * ((rows + c->item_rows - 1) / c->item_rows));
 }
 
 void cpu_experts_run(struct cpu_experts *c, const struct cpu_job *jobs, uint32_t n_jobs, const float *x, float *y)
@@ -168,8 +182,8 @@ void cpu_experts_run(struct cpu_experts *c, const struct cpu_job *jobs, uint32_t
     c->n_jobs = n_jobs;
     c->x = x;
     c->y = y;
-    cpu_pool_run(c->pool, gate_up, c, n_jobs * items_of(c->n_ff));
-    cpu_pool_run(c->pool, down, c, n_jobs * items_of(c->n_embd));
+    run_phase(c, gate_up, c->n_ff);
+    run_phase(c, down, c->n_embd);
 }
 
 struct cpu_experts *cpu_experts_create(struct cpu_pool *pool, uint32_t n_embd, uint32_t n_ff, uint32_t max_rows,
@@ -180,8 +194,7 @@ struct cpu_experts *cpu_experts_create(struct cpu_pool *pool, uint32_t n_embd, u
     if (!kernels)
         return NULL;
     struct cpu_experts *c = malloc(sizeof *c);
-    float *h = max_rows > SIZE_MAX / sizeof *h / n_ff ? NULL
-                                                      : aligned_alloc(64, (size_t)max_rows * n_ff * sizeof *h);
+    float *h = max_rows > SIZE_MAX / sizeof *h / n_ff ? NULL : aligned_alloc(64, (size_t)max_rows * n_ff * sizeof *h);
     if (!c || !h) {
         sc_fail_memory(e, "experts on the CPU");
         free(h);

@@ -5,6 +5,23 @@
 
 #include "bytes.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* All loops so marked are short. With sanitizers GCC warns of those that have a single turn. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLL
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* A load is cheaper than a conversion: shuffles and moves between registers are what the kernels are short of. */
+INLINE float half(const uint8_t *p)
+{
+    return cpu_half_floats[load_u16(p)];
+}
+
 #if defined(CPU_LEVEL_AVX512)
 #include "vector_avx512.h"
 #define TABLE cpu_kernels_avx512
@@ -22,21 +39,21 @@
 #include "unpack.h"
 
 /* type, weights and bytes of a block, how many weights share a byte's place and how far apart they are, its scales */
-#define LAYOUTS(X)                                                                                                     \
-    X(F32, f32, 16, 64, 1, 16, no_scales)                                                                              \
-    X(F16, f16, 16, 32, 1, 16, no_scales)                                                                              \
-    X(BF16, bf16, 16, 32, 1, 16, no_scales)                                                                            \
-    X(Q4_0, q4_0, 32, 18, 2, 16, half_scale)                                                                           \
-    X(Q4_1, q4_1, 32, 20, 2, 16, half_scale_and_offset)                                                                \
-    X(Q5_0, q5_0, 32, 22, 2, 16, half_scale)                                                                           \
-    X(Q5_1, q5_1, 32, 24, 2, 16, half_scale_and_offset)                                                                \
-    X(Q8_0, q8_0, 32, 34, 1, 32, half_scale)                                                                           \
-    X(Q2_K, q2_k, 256, 84, 4, 32, q2_k_scales)                                                                         \
-    X(Q3_K, q3_k, 256, 110, 4, 32, q3_k_scales)                                                                        \
-    X(Q4_K, q4_k, 256, 144, 2, 32, q4_k_scales)                                                                        \
-    X(Q5_K, q5_k, 256, 176, 2, 32, q4_k_scales)                                                                        \
-    X(Q6_K, q6_k, 256, 210, 4, 32, q6_k_scales)                                                                        \
-    X(IQ4_NL, iq4_nl, 32, 18, 2, 16, half_scale)                                                                       \
+#define LAYOUTS(X) \
+    X(F32, f32, 16, 64, 1, 16, no_scales) \
+    X(F16, f16, 16, 32, 1, 16, no_scales) \
+    X(BF16, bf16, 16, 32, 1, 16, no_scales) \
+    X(Q4_0, q4_0, 32, 18, 2, 16, half_scale) \
+    X(Q4_1, q4_1, 32, 20, 2, 16, half_scale_and_offset) \
+    X(Q5_0, q5_0, 32, 22, 2, 16, half_scale) \
+    X(Q5_1, q5_1, 32, 24, 2, 16, half_scale_and_offset) \
+    X(Q8_0, q8_0, 32, 34, 1, 32, half_scale) \
+    X(Q2_K, q2_k, 256, 84, 4, 32, q2_k_scales) \
+    X(Q3_K, q3_k, 256, 110, 4, 32, q3_k_scales) \
+    X(Q4_K, q4_k, 256, 144, 2, 32, q4_k_scales) \
+    X(Q5_K, q5_k, 256, 176, 2, 32, q4_k_scales) \
+    X(Q6_K, q6_k, 256, 210, 4, 32, q6_k_scales) \
+    X(IQ4_NL, iq4_nl, 32, 18, 2, 16, half_scale) \
     X(IQ4_XS, iq4_xs, 256, 136, 2, 16, iq4_xs_scales)
 
 struct layout {
@@ -45,35 +62,41 @@ struct layout {
     void (*unpack)(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w);
 };
 
-/*
- * Adds what the next n_blocks blocks of DOT_ROWS rows make of x. Unrolled whole. The rows share what they load of x,
- * and each gives the others' chains of additions time; their scales are ready before the first weight asks for them.
- */
-INLINE void dot_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], size_t at, const float *x,
-                       unsigned n_blocks, VF sums[DOT_ROWS][2])
-{
-    struct scales s[8][DOT_ROWS];
-#pragma GCC unroll 8
-    for (unsigned k = 0; k < n_blocks; k++)
-#pragma GCC unroll 4
-        for (unsigned r = 0; r < DOT_ROWS; r++)
-            f.scales(rows[r] + at + k * f.bytes, &s[k][r]);
-    __asm__("" : "+m"(s)); /* broadcasts from memory cost less than permutations of registers */
+enum { STEP = 128, STEP_SCALES = 4 }; /* weights of a row at a time, at least; their blocks that have scales, at most */
 
-#pragma GCC unroll 8
+/* Also asks for the rows after these: hardware gives up at the end of each row. */
+INLINE void scale_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], size_t at, uintptr_t ahead,
+                         unsigned n_blocks, struct scales s[STEP_SCALES][DOT_ROWS])
+{
+    UNROLL
+    for (unsigned r = 0; r < DOT_ROWS; r++) {
+        UNROLL
+        for (unsigned i = 0; i < n_blocks * f.bytes; i += 64)
+            __builtin_prefetch((const void *)((uintptr_t)rows[r] + at + ahead + i), 0, 3);
+        UNROLL
+        for (unsigned k = 0; k < n_blocks; k++)
+            f.scales(rows[r] + at + k * f.bytes, &s[k % STEP_SCALES][r]);
+    }
+}
+
+/* Adds what n_blocks blocks of DOT_ROWS rows make of x. Unrolled whole. */
+INLINE void dot_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], size_t at, const float *x,
+                       unsigned n_blocks, struct scales s[STEP_SCALES][DOT_ROWS], VF sums[DOT_ROWS][2])
+{
+    UNROLL
     for (unsigned k = 0; k < n_blocks; k++, at += f.bytes, x += f.weights) {
-#pragma GCC unroll 16
+        UNROLL
         for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
-#pragma GCC unroll 8
+            UNROLL
             for (unsigned l = 0; l < f.span; l += LANES) {
                 VF v[4], w[4];
-#pragma GCC unroll 4
+                UNROLL
                 for (unsigned q = 0; q < f.quarters; q++)
                     v[q] = vector_load(x + (i * f.quarters + q) * f.span + l);
-#pragma GCC unroll 4
+                UNROLL
                 for (unsigned r = 0; r < DOT_ROWS; r++) {
-                    f.unpack(rows[r] + at, &s[k][r], i, l, w);
-#pragma GCC unroll 4
+                    f.unpack(rows[r] + at, &s[k % STEP_SCALES][r], i, l, w);
+                    UNROLL
                     for (unsigned q = 0; q < f.quarters; q++)
                         sums[r][(l / LANES + q) % 2] += w[q] * v[q];
                 }
@@ -82,11 +105,16 @@ INLINE void dot_blocks(struct layout f, const uint8_t *const rows[DOT_ROWS], siz
     }
 }
 
-/* Becomes a function of its own for each type, in which all of the layout is constant. */
+/*
+ * Becomes a function of its own for each type, in which all of the layout is constant. DOT_ROWS rows at a time share
+ * what they load of x and give each other's chains of additions time. The scales of a step are made one step before,
+ * because it takes longer to make them than a processor looks ahead.
+ */
 INLINE void dot(struct layout f, const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x,
-                float *y)
+                float *y, const uint8_t *next)
 {
-    const unsigned step = f.weights < 128 ? 128 : f.weights;
+    const unsigned n_blocks = f.weights < STEP ? STEP / f.weights : 1, step = n_blocks * f.weights;
+    struct scales s[2][STEP_SCALES][DOT_ROWS];
     for (uint32_t row = 0; row < n_rows; row += DOT_ROWS) {
         const uint8_t *rows[DOT_ROWS];
         for (uint32_t r = 0; r < DOT_ROWS; r++)
@@ -94,10 +122,20 @@ INLINE void dot(struct layout f, const uint8_t *w, size_t row_bytes, uint32_t n_
         VF sums[DOT_ROWS][2] = {{{0}}};
         uint32_t c = 0;
         size_t at = 0;
-        for (; c + step <= n_cols; c += step, at += step / f.weights * f.bytes)
-            dot_blocks(f, rows, at, x + c, step / f.weights, sums);
-        for (; c < n_cols; c += f.weights, at += f.bytes)
-            dot_blocks(f, rows, at, x + c, 1, sums);
+        uintptr_t ahead = row + 2 * DOT_ROWS <= n_rows ? DOT_ROWS * row_bytes : (uintptr_t)next - (uintptr_t)rows[0];
+        if (step <= n_cols)
+            scale_blocks(f, rows, 0, ahead, n_blocks, s[0]);
+        for (unsigned turn = 0; c + step <= n_cols; turn ^= 1, c += step, at += n_blocks * f.bytes) {
+            size_t next_at = c + 2 * step <= n_cols ? at + n_blocks * f.bytes : at;
+            scale_blocks(f, rows, next_at, ahead, n_blocks, s[turn ^ 1]);
+            __asm__("" : "+m"(s)); /* broadcasts from memory cost less than permutations of registers */
+            dot_blocks(f, rows, at, x + c, n_blocks, s[turn], sums);
+        }
+        for (; c < n_cols; c += f.weights, at += f.bytes) {
+            scale_blocks(f, rows, at, ahead, 1, s[0]);
+            __asm__("" : "+m"(s));
+            dot_blocks(f, rows, at, x + c, 1, s[0], sums);
+        }
         for (uint32_t r = 0; r < DOT_ROWS && row + r < n_rows; r++)
             y[row + r] = vector_sum(sums[r][0] + sums[r][1]);
     }
@@ -108,13 +146,13 @@ INLINE void expand(struct layout f, const uint8_t *b, uint32_t n_weights, float 
     for (uint32_t c = 0; c < n_weights; c += f.weights, b += f.bytes) {
         struct scales s;
         f.scales(b, &s);
-#pragma GCC unroll 16
+        UNROLL
         for (unsigned i = 0; i < f.weights / (f.quarters * f.span); i++) {
-#pragma GCC unroll 8
+            UNROLL
             for (unsigned l = 0; l < f.span; l += LANES) {
                 VF v[4];
                 f.unpack(b, &s, i, l, v);
-#pragma GCC unroll 4
+                UNROLL
                 for (unsigned q = 0; q < f.quarters; q++)
                     vector_store(out + c + (i * f.quarters + q) * f.span + l, v[q]);
             }
@@ -129,18 +167,18 @@ INLINE void multiply_block(const float *tile, const float *const *x, unsigned n_
     VF acc[MULTIPLY_ROWS][4] = {{{0}}};
     for (uint32_t c = 0; c < n_cols; c += LANES) {
         VF w[MULTIPLY_ROWS];
-#pragma GCC unroll 8
+        UNROLL
         for (unsigned r = 0; r < MULTIPLY_ROWS; r++)
             w[r] = vector_load(tile + r * CPU_TILE_COLS + c);
-#pragma GCC unroll 4
+        UNROLL
         for (unsigned t = 0; t < n_tokens; t++) {
             VF v = vector_load(x[t] + first + c);
-#pragma GCC unroll 8
+            UNROLL
             for (unsigned r = 0; r < MULTIPLY_ROWS; r++)
                 acc[r][t] += w[r] * v;
         }
     }
-#pragma GCC unroll 8
+    UNROLL
     for (unsigned r = 0; r < MULTIPLY_ROWS; r++) {
         float part[4];
         vector_sum4(acc[r], part);
@@ -192,16 +230,16 @@ static void silu_mul(float *gate, const float *up, uint32_t n)
     }
 }
 
-#define KERNELS(TYPE, type, weights, bytes, quarters, span, scales)                                                    \
-    static void dot_##type(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x,       \
-                           float *y)                                                                                   \
-    {                                                                                                                  \
-        dot((struct layout){weights, bytes, quarters, span, scales, type##_unpack}, w, row_bytes, n_rows, n_cols, x,   \
-            y);                                                                                                        \
-    }                                                                                                                  \
-    static void expand_##type(const uint8_t *w, uint32_t n, float *out)                                                \
-    {                                                                                                                  \
-        expand((struct layout){weights, bytes, quarters, span, scales, type##_unpack}, w, n, out);                     \
+#define KERNELS(TYPE, type, weights, bytes, quarters, span, scales) \
+    static const struct layout layout_##type = {weights, bytes, quarters, span, scales, type##_unpack}; \
+    static void dot_##type(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x, \
+                           float *y, const uint8_t *next) \
+    { \
+        dot(layout_##type, w, row_bytes, n_rows, n_cols, x, y, next); \
+    } \
+    static void expand_##type(const uint8_t *w, uint32_t n, float *out) \
+    { \
+        expand(layout_##type, w, n, out); \
     }
 LAYOUTS(KERNELS)
 

@@ -21,8 +21,12 @@
 enum { CPU_TILE_ROWS = 12, CPU_TILE_COLS = 512, CPU_BATCH = 64 };
 
 struct cpu_type_kernels {
-    /* y[r] = sum of row r * x, for n_rows rows of n_cols weights, row_bytes apart. */
-    void (*dot)(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x, float *y);
+    /*
+     * y[r] = sum of row r * x, for n_rows rows of n_cols weights, row_bytes apart. The rows from `next` on will be
+     * asked for after these; any address will do, it is a hint.
+     */
+    void (*dot)(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const float *x, float *y,
+                const uint8_t *next);
     /* n weights, whole blocks, or any multiple of 16 of the types without blocks */
     void (*expand)(const uint8_t *w, uint32_t n, float *out);
 };
@@ -45,6 +49,9 @@ extern const struct cpu_kernels cpu_kernels_portable;
 #if defined(__x86_64__)
 extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
 #endif
+
+/* What each half is as a float. cpu_kernels_find fills it, before it gives out the first kernels. */
+extern float cpu_half_floats[1 << 16];
 
 /* The most additions that one of n products passes through. */
 uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n);

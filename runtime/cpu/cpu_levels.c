@@ -1,7 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <string.h>
 
 #include "cpu_kernels.h"
+#include "types.h"
+
+float cpu_half_floats[1 << 16];
+
+static void fill_half_floats(void)
+{
+    for (uint32_t h = 0; h < 1 << 16; h++)
+        cpu_half_floats[h] = sc_half_to_float((uint16_t)h);
+}
 
 static bool always(void)
 {
@@ -36,6 +46,8 @@ static const struct {
 
 const struct cpu_kernels *cpu_kernels_find(const char *name, struct sc_error *e)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_half_floats);
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
         bool supported = levels[i].is_supported();
         if (!name && supported)

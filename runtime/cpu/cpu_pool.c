@@ -48,8 +48,8 @@ static bool work_once(struct cpu_pool *p)
     do {
         if (left == 0)
             return false;
-    } while (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire,
-                                                    memory_order_relaxed));
+    } while (
+        !atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire, memory_order_relaxed));
     uint32_t n_items = p->n_items;
     p->work(p->context, n_items - left);
     if (atomic_fetch_add_explicit(&p->done, 1, memory_order_acq_rel) + 1 == n_items) {

@@ -11,10 +11,9 @@
 #define SCORIA_UNPACK_H
 
 struct scales {
-    float d[16], m[16]; /* 16 or 32 weights: d q + m */
+    float d[16], m[16]; /* of 16 or 32 weights: d q - m; of q4_k and q5_k: see there */
+    float table[64];    /* of q2_k: the 4 weights of each group of 16 */
 };
-
-#define INLINE static inline __attribute__((always_inline))
 
 INLINE void no_scales(const uint8_t *b, struct scales *s)
 {
@@ -29,7 +28,7 @@ INLINE void half_scale(const uint8_t *b, struct scales *s)
 INLINE void half_scale_and_offset(const uint8_t *b, struct scales *s)
 {
     s->d[0] = half(b);
-    s->m[0] = half(b + 2);
+    s->m[0] = -half(b + 2);
 }
 
 INLINE void f32_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
@@ -66,7 +65,7 @@ INLINE void unpack_nibbles(const uint8_t *q, struct levels t, VF *w)
 INLINE void q4_0_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
 {
     (void)i;
-    unpack_nibbles(b + 2 + l, levels_of(s->d[0], -8 * s->d[0], 4), w);
+    unpack_nibbles(b + 2 + l, levels_around(s->d[0], 8, 4), w);
 }
 
 INLINE void q4_1_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
@@ -86,7 +85,7 @@ INLINE void unpack_five_bits(const uint8_t *q, uint32_t high, unsigned l, struct
 INLINE void q5_0_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
 {
     (void)i;
-    unpack_five_bits(b + 6, load_u32(b + 2), l, levels_of(s->d[0], -16 * s->d[0], 5), w);
+    unpack_five_bits(b + 6, load_u32(b + 2), l, levels_around(s->d[0], 16, 5), w);
 }
 
 INLINE void q5_1_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
@@ -104,48 +103,37 @@ INLINE void iq4_nl_unpack(const uint8_t *b, const struct scales *s, unsigned i, 
     w[1] = level_iq4(t, v >> 4);
 }
 
-/* 16 bytes as floats */
-INLINE void bytes_to_floats(const uint32_t words[4], float *out)
-{
-    for (unsigned i = 0; i < 16; i += LANES)
-        vector_store(out + i, to_float(load_bytes((const uint8_t *)words + i)));
-}
-
 INLINE void q2_k_scales(const uint8_t *b, struct scales *s)
 {
-    VF d = vector_set(half(b + 80)), m = vector_set(-half(b + 82));
+    VF d = vector_set(half(b + 80)), m = vector_set(half(b + 82));
     for (unsigned i = 0; i < 16; i += LANES) {
         VI v = load_bytes(b + i);
         vector_store(s->d + i, d * to_float(v & 15));
         vector_store(s->m + i, m * to_float(v >> 4));
+    }
+    UNROLL
+    for (unsigned i = 0; i < 64; i += LANES) {
+        VF q = to_float(vector_iota() & 3);
+        vector_store(s->table + i, q * spread_4(s->d, i) - spread_4(s->m, i));
     }
 }
 
 INLINE void q2_k_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
 {
     VI v = load_bytes(b + 16 + 32 * i + l);
-    for (unsigned q = 0; q < 4; q++) {
-        unsigned k = 8 * i + l / 16 + 2 * q;
-        w[q] = level(levels_of(s->d[k], s->m[k], 2), v >> 2 * q, 2);
-    }
+    for (unsigned q = 0; q < 4; q++)
+        w[q] = level_q2(s->table + 4 * (8 * i + l / 16 + 2 * q), v >> 2 * q);
 }
 
 INLINE void q3_k_scales(const uint8_t *b, struct scales *s)
 {
-    uint32_t low = load_u32(b + 96), mid = load_u32(b + 100), top = load_u32(b + 104);
-    uint32_t words[4] = {
-        (low & 0x0f0f0f0f) | (top << 4 & 0x30303030),
-        (mid & 0x0f0f0f0f) | (top << 2 & 0x30303030),
-        (low >> 4 & 0x0f0f0f0f) | (top & 0x30303030),
-        (mid >> 4 & 0x0f0f0f0f) | (top >> 2 & 0x30303030),
-    };
+    uint64_t low = load_u64(b + 96), top = load_u32(b + 104);
+    top |= top << 30; /* for bytes 0 to 3 and, two bits further, 4 to 7 */
+    uint64_t first = (low & 0x0f0f0f0f0f0f0f0f) | ((top & 0x0303030303030303) << 4);
+    uint64_t second = (low >> 4 & 0x0f0f0f0f0f0f0f0f) | (top & 0x3030303030303030);
     VF d = vector_set(half(b + 108));
-    bytes_to_floats(words, s->d);
-    for (unsigned i = 0; i < 16; i += LANES) {
-        VF scale = d * (vector_load(s->d + i) - 32);
-        vector_store(s->d + i, scale);
-        vector_store(s->m + i, scale * -4);
-    }
+    for (unsigned i = 0; i < 16; i += LANES)
+        vector_store(s->d + i, d * (to_float(bytes_of(first, second, i)) - 32));
 }
 
 INLINE void q3_k_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
@@ -153,46 +141,46 @@ INLINE void q3_k_unpack(const uint8_t *b, const struct scales *s, unsigned i, un
     VI v = load_bytes(b + 32 + 32 * i + l), h = load_bytes(b + l) << 2 >> 4 * i;
     for (unsigned q = 0; q < 4; q++) {
         unsigned k = 8 * i + l / 16 + 2 * q;
-        w[q] = level(levels_of(s->d[k], s->m[k], 3), merge_bits(v >> 2 * q, h >> q, 3), 3);
+        w[q] = level(levels_around(s->d[k], 4, 3), merge_bits(v >> 2 * q, h >> q, 3), 3);
     }
 }
 
-/* Eight scales and eight minimums of 6 bits: d[k] and d[8 + k], of 32 weights. */
+/* Eight scales and eight minimums of 6 bits, of 32 weights each. d: scales 0-3, minimums 0-3, scales 4-7, minimums 4-7
+ */
 INLINE void q4_k_scales(const uint8_t *b, struct scales *s)
 {
-    uint32_t low = load_u32(b + 4), mid = load_u32(b + 8), top = load_u32(b + 12);
-    uint32_t words[4] = {
-        low & 0x3f3f3f3f,
-        (top & 0x0f0f0f0f) | (low >> 2 & 0x30303030),
-        mid & 0x3f3f3f3f,
-        (top >> 4 & 0x0f0f0f0f) | (mid >> 2 & 0x30303030),
-    };
-    float d = half(b), m = -half(b + 2);
+    uint64_t low = load_u64(b + 4), top = load_u32(b + 12);
+    top = (top & 0x0f0f0f0f) | (top >> 4 & 0x0f0f0f0f) << 32;
+    uint64_t first = low & 0x3f3f3f3f3f3f3f3f, second = top | (low >> 2 & 0x3030303030303030);
     for (unsigned i = 0; i < 16; i += LANES)
-        vector_store(s->d + i, first_8(d, m, i) * to_float(load_bytes((const uint8_t *)words + i)));
+        vector_store(s->d + i, load_half_pairs(b, i) * to_float(bytes_of(first, second, i)));
+}
+
+INLINE struct levels q4_k_levels(const struct scales *s, unsigned k, unsigned bits)
+{
+    const float *d = s->d + k / 4 * 8 + k % 4;
+    return levels_of(d[0], d[4], bits);
 }
 
 INLINE void q4_k_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
 {
     VI v = load_bytes(b + 16 + 32 * i + l);
-    w[0] = level(levels_of(s->d[2 * i], s->d[8 + 2 * i], 4), v, 4);
-    w[1] = level(levels_of(s->d[2 * i + 1], s->d[9 + 2 * i], 4), v >> 4, 4);
+    w[0] = level(q4_k_levels(s, 2 * i, 4), v, 4);
+    w[1] = level(q4_k_levels(s, 2 * i + 1, 4), v >> 4, 4);
 }
 
 INLINE void q5_k_unpack(const uint8_t *b, const struct scales *s, unsigned i, unsigned l, VF *w)
 {
     VI v = load_bytes(b + 48 + 32 * i + l), h = load_bytes(b + 16 + l) << 4 >> 2 * i;
-    w[0] = level(levels_of(s->d[2 * i], s->d[8 + 2 * i], 5), merge_bits(v, h, 15), 5);
-    w[1] = level(levels_of(s->d[2 * i + 1], s->d[9 + 2 * i], 5), merge_bits(v >> 4, h >> 1, 15), 5);
+    w[0] = level(q4_k_levels(s, 2 * i, 5), merge_bits(v, h, 15), 5);
+    w[1] = level(q4_k_levels(s, 2 * i + 1, 5), merge_bits(v >> 4, h >> 1, 15), 5);
 }
 
 INLINE void q6_k_scales(const uint8_t *b, struct scales *s)
 {
     VF d = vector_set(half(b + 208));
     for (unsigned i = 0; i < 16; i += LANES) {
-        VF scale = d * load_signed_bytes(b + 192 + i);
-        vector_store(s->d + i, scale);
-        vector_store(s->m + i, scale * -32);
+        vector_store(s->d + i, d * load_signed_bytes(b + 192 + i));
     }
 }
 
@@ -201,10 +189,8 @@ INLINE void q6_k_unpack(const uint8_t *b, const struct scales *s, unsigned i, un
     VI v0 = load_bytes(b + 64 * i + l), v1 = load_bytes(b + 64 * i + 32 + l), h = load_bytes(b + 128 + 32 * i + l);
     VI q[4] = {merge_bits(v0, h << 4, 15), merge_bits(v1, h << 2, 15), merge_bits(v0 >> 4, h, 15),
                merge_bits(v1 >> 4, h >> 2, 15)};
-    for (unsigned j = 0; j < 4; j++) {
-        unsigned k = 8 * i + l / 16 + 2 * j;
-        w[j] = level(levels_of(s->d[k], s->m[k], 6), q[j], 6);
-    }
+    for (unsigned j = 0; j < 4; j++)
+        w[j] = level_q6(levels_q6(s->d[8 * i + l / 16 + 2 * j]), q[j]);
 }
 
 INLINE void iq4_xs_scales(const uint8_t *b, struct scales *s)

@@ -32,11 +32,6 @@ static inline VI vector_iota(void)
     return (VI){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 }
 
-static inline float half(const uint8_t *p)
-{
-    return _cvtsh_ss(load_u16(p));
-}
-
 static inline VF load_halves(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
@@ -50,6 +45,12 @@ static inline VF load_bfloats(const uint8_t *p)
 static inline VI load_bytes(const uint8_t *p)
 {
     return (VI)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+}
+
+static inline VI bytes_of(uint64_t low, uint64_t high, unsigned i)
+{
+    (void)i;
+    return (VI)_mm512_cvtepu8_epi32(_mm_set_epi64x((long long)high, (long long)low));
 }
 
 static inline VF load_signed_bytes(const uint8_t *p)
@@ -72,10 +73,18 @@ static inline VF vector_clamp(VF v, float low, float high)
     return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), v));
 }
 
-static inline VF first_8(float first, float second, unsigned i)
+static inline VF load_half_pairs(const uint8_t *p, unsigned i)
 {
     (void)i;
-    return _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(first), _mm512_set1_ps(second));
+    const __m128i turns = _mm_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3);
+    __m256i pairs = _mm256_set1_epi32((int)load_u32(p));
+    return _mm512_cvtph_ps(_mm256_shuffle_epi8(pairs, _mm256_broadcastsi128_si256(turns)));
+}
+
+static inline VF spread_4(const float *p, unsigned i)
+{
+    const __m512i lanes = (__m512i)(vector_iota() / 4 + i / 4);
+    return _mm512_permutexvar_ps(lanes, _mm512_loadu_ps(p));
 }
 
 static inline VI merge_bits(VI a, VI b, uint32_t mask)
@@ -90,34 +99,54 @@ struct levels {
 
 static inline struct levels levels_of(float d, float m, unsigned bits)
 {
-    VF scale = vector_set(d), offset = vector_set(m);
-    if (bits > 5)
-        return (struct levels){scale, offset};
-    VF q = to_float(vector_iota() & (bits < 4 ? (1u << bits) - 1 : 15u));
-    struct levels t = {q * scale + offset, offset};
+    VF q = to_float(vector_iota() & ((1u << bits) - 1)), scale = vector_set(d), offset = vector_set(m);
+    struct levels t = {q * scale - offset, offset};
     if (bits == 5)
-        t.b = (q + 16) * scale + offset;
+        t.b = (q + 16) * scale - offset;
     return t;
+}
+
+static inline struct levels levels_around(float d, float center, unsigned bits)
+{
+    VF q = to_float(vector_iota() & ((1u << bits) - 1)) - center, scale = vector_set(d);
+    struct levels t = {q * scale, scale};
+    if (bits == 5)
+        t.b = (q + 16) * scale;
+    return t;
+}
+
+static inline VF level(struct levels t, VI q, unsigned bits)
+{
+    return bits == 5 ? _mm512_permutex2var_ps(t.a, (__m512i)q, t.b) : _mm512_permutexvar_ps((__m512i)q, t.a);
 }
 
 static inline struct levels levels_iq4(float d)
 {
     VF values = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-    return (struct levels){values * d, values};
-}
-
-static inline VF level(struct levels t, VI q, unsigned bits)
-{
-    if (bits > 5)
-        return to_float(q & ((1u << bits) - 1)) * t.a + t.b;
-    if (bits == 5)
-        return _mm512_permutex2var_ps(t.a, (__m512i)q, t.b);
-    return _mm512_permutexvar_ps((__m512i)q, t.a);
+    VF t = values * vector_set(d);
+    return (struct levels){t, t};
 }
 
 static inline VF level_iq4(struct levels t, VI q)
 {
     return level(t, q, 4);
+}
+
+static inline struct levels levels_q6(float d)
+{
+    return (struct levels){vector_set(d), vector_set(d)};
+}
+
+/* 2^23 and its last 6 bits are an integer without a conversion */
+static inline VF level_q6(struct levels t, VI q)
+{
+    __m512i bits = _mm512_ternarylogic_epi32((__m512i)q, _mm512_set1_epi32(63), _mm512_set1_epi32(0x4b000000), 0xea);
+    return ((VF)bits - (0x1p23f + 32)) * t.a;
+}
+
+static inline VF level_q2(const float table[4], VI q)
+{
+    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(table)), (__m512i)q);
 }
 
 static inline float vector_sum(VF v)

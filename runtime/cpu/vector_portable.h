@@ -34,19 +34,6 @@ static inline VI vector_iota(void)
     return (VI){0, 1, 2, 3};
 }
 
-/* Without a branch: the bits as a float's, times 2^112, are exact for normal and subnormal halves. */
-static inline float half(const uint8_t *p)
-{
-    uint32_t h = load_u16(p), bits = (h & 0x7fff) << 13;
-    float magnitude;
-    memcpy(&magnitude, &bits, sizeof magnitude);
-    magnitude *= 0x1p112f;
-    memcpy(&bits, &magnitude, sizeof bits);
-    bits |= (h & 0x8000) << 16 | ((h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0);
-    memcpy(&magnitude, &bits, sizeof magnitude);
-    return magnitude;
-}
-
 /* LANES weights of 2 bytes */
 static inline VF load_halves(const uint8_t *p)
 {
@@ -62,6 +49,13 @@ static inline VF load_bfloats(const uint8_t *p)
 static inline VI load_bytes(const uint8_t *p)
 {
     return (VI){p[0], p[1], p[2], p[3]};
+}
+
+/* Bytes i to i + LANES of the 16 that the two words make. */
+static inline VI bytes_of(uint64_t low, uint64_t high, unsigned i)
+{
+    uint32_t four = (uint32_t)((i < 8 ? low : high) >> i % 8 * 8);
+    return (VI){four, four >> 8, four >> 16, four >> 24} & 255;
 }
 
 static inline VF load_signed_bytes(const uint8_t *p)
@@ -89,10 +83,16 @@ static inline VF vector_clamp(VF v, float low, float high)
     return v;
 }
 
-/* Lanes i to i + LANES of 16, of which the first 8 are `first` and the others `second`. */
-static inline VF first_8(float first, float second, unsigned i)
+/* Lanes i to i + LANES of the 16 that alternate between the halves at p and at p + 2 every 4 lanes. */
+static inline VF load_half_pairs(const uint8_t *p, unsigned i)
 {
-    return vector_set(i < 8 ? first : second);
+    return vector_set(half(p + (i / 4 % 2) * 2));
+}
+
+/* Lanes i to i + LANES of the 64 that repeat each of 16 floats 4 times. */
+static inline VF spread_4(const float *p, unsigned i)
+{
+    return vector_set(p[i / 4]);
 }
 
 /* The bits of a where the mask is set, of b elsewhere. */
@@ -102,8 +102,8 @@ static inline VI merge_bits(VI a, VI b, uint32_t mask)
 }
 
 /*
- * What the weights q = 0 to 2^bits - 1 of a group stand for: d q + m, rounded once, because the product is exact (see
- * cpu_kernels.h). level(levels, q, bits) looks at the lowest bits of q alone.
+ * What the weights q = 0 to 2^bits - 1 (bits 2 to 5) of a group stand for: d q - m, rounded once, because the product
+ * is exact (see cpu_kernels.h). level(levels, q, bits) looks at the lowest bits of q alone.
  */
 struct levels {
     VF d, m;
@@ -115,15 +115,23 @@ static inline struct levels levels_of(float d, float m, unsigned bits)
     return (struct levels){vector_set(d), vector_set(m)};
 }
 
-static inline VF level(struct levels t, VI q, unsigned bits)
+/* (q - center) d, exact */
+static inline struct levels levels_around(float d, float center, unsigned bits)
 {
-    return to_float(q & ((1u << bits) - 1)) * t.d + t.m;
+    (void)bits;
+    VF scale = vector_set(d);
+    return (struct levels){scale, scale * center};
 }
 
-/* The same for the 16 values of iq4_nl and iq4_xs, times d. */
+static inline VF level(struct levels t, VI q, unsigned bits)
+{
+    return to_float(q & ((1u << bits) - 1)) * t.d - t.m;
+}
+
+/* The 16 values of iq4_nl and iq4_xs, times d. */
 static inline struct levels levels_iq4(float d)
 {
-    return levels_of(d, 0, 4);
+    return levels_around(d, 0, 4);
 }
 
 static inline VF level_iq4(struct levels t, VI q)
@@ -131,6 +139,24 @@ static inline VF level_iq4(struct levels t, VI q)
     static const float values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
     q &= 15;
     return (VF){values[q[0]], values[q[1]], values[q[2]], values[q[3]]} * t.d;
+}
+
+/* (q - 32) d, of 6 bits */
+static inline struct levels levels_q6(float d)
+{
+    return levels_around(d, 32, 6);
+}
+
+static inline VF level_q6(struct levels t, VI q)
+{
+    return level(t, q, 6);
+}
+
+/* table[the lowest 2 bits of q] */
+static inline VF level_q2(const float table[4], VI q)
+{
+    q &= 3;
+    return (VF){table[q[0]], table[q[1]], table[q[2]], table[q[3]]};
 }
 
 static inline float vector_sum(VF v)
