@@ -9,7 +9,7 @@
 #include "printable.h"
 
 /* Beyond these nothing exists; they keep every product of two of them in 32 bits or the shapes' check in 64. */
-enum { MAX_LAYERS = 1024, MAX_HEADS = 4096, MAX_HEAD_DIM = 256, MAX_EMBD = 1 << 20, MAX_FF = 1 << 24 };
+enum { MAX_LAYERS = 500, MAX_HEADS = 4096, MAX_HEAD_DIM = 256, MAX_EMBD = 1 << 20, MAX_FF = 1 << 24 };
 
 struct reader {
     const struct sc_gguf *g;

@@ -10,6 +10,9 @@
 /* Kernels read rows in steps of this many weights. */
 enum { COLUMN_STEP = 16 };
 
+/* Kernels count the bytes of a matrix in 32 bits, and those of an expert's three matrices together. */
+static const uint64_t MAX_MATRIX_BYTES = UINT32_MAX - 64, MAX_EXPERT_MATRIX_BYTES = UINT64_C(1) << 30;
+
 struct finder {
     const struct config *c;
     const struct sc_gguf *g;
@@ -77,10 +80,17 @@ static const struct sc_gguf_tensor *take(struct finder *f, const char *tensor, u
     return t;
 }
 
+static bool check_size(struct finder *f, const char *tensor, uint64_t matrix_bytes, uint64_t most)
+{
+    return matrix_bytes <= most ||
+           sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s has a matrix of %.1f GB, Scoria takes at most %.1f GB", f->path,
+                   tensor, (double)matrix_bytes / 1e9, (double)most / 1e9);
+}
+
 static bool take_matrix(struct finder *f, struct weight *w, struct name tensor, uint32_t rows, uint32_t cols)
 {
     const struct sc_gguf_tensor *t = take(f, tensor.text, 2, (uint64_t[]){rows, cols});
-    if (!t)
+    if (!t || !check_size(f, tensor.text, t->size_bytes, MAX_MATRIX_BYTES))
         return false;
     *w = (struct weight){
         .data = t->data, .type = (enum sc_type)t->type, .rows = rows, .cols = cols, .size_bytes = t->size_bytes};
@@ -116,9 +126,9 @@ static struct weight *weight_at(struct expert_weights *x, const struct slot *s)
 static bool take_fused(struct finder *f, struct layer_weights *w, uint32_t layer, const struct slot *s)
 {
     uint32_t n = f->c->n_experts;
-    const struct sc_gguf_tensor *t =
-        take(f, name("blk.%u.%s_exps.weight", layer, s->name).text, 3, (uint64_t[]){n, s->rows, s->cols});
-    if (!t)
+    const struct name tensor = name("blk.%u.%s_exps.weight", layer, s->name);
+    const struct sc_gguf_tensor *t = take(f, tensor.text, 3, (uint64_t[]){n, s->rows, s->cols});
+    if (!t || !check_size(f, tensor.text, t->size_bytes / n, MAX_EXPERT_MATRIX_BYTES))
         return false;
     for (uint32_t x = 0; x < n; x++)
         *weight_at(&w->experts[x], s) = (struct weight){.data = t->data + t->size_bytes / n * x,
@@ -135,7 +145,8 @@ static bool take_separate(struct finder *f, struct layer_weights *w, uint32_t la
     for (uint32_t x = 0; x < f->c->n_experts; x++) {
         struct name tensor = name("blk.%u.%s.%u.weight", layer, s->name, x);
         struct weight *weight = weight_at(&w->experts[x], s), *first = weight_at(&w->experts[0], s);
-        if (!take_matrix(f, weight, tensor, s->rows, s->cols))
+        if (!take_matrix(f, weight, tensor, s->rows, s->cols) ||
+            !check_size(f, tensor.text, weight->size_bytes, MAX_EXPERT_MATRIX_BYTES))
             return false;
         if (weight->type != first->type)
             return sc_fail(f->e, SC_UNSUPPORTED,

@@ -50,9 +50,6 @@ static bool open_model(struct sc_engine *engine, struct sc_error *e)
         !weights_init(&engine->weights, &engine->config, engine->gguf, e))
         return false;
     engine->tokenizer = sc_tokenizer_create(engine->gguf, &engine->tokenizer_error);
-    if (engine->tokenizer && sc_tokenizer_n_vocab(engine->tokenizer) > engine->config.n_vocab)
-        return sc_fail(e, SC_BAD_FILE, "%s: the tokenizer has %u tokens, the model %u", engine->params.model_path,
-                       sc_tokenizer_n_vocab(engine->tokenizer), engine->config.n_vocab);
     return check_context(engine, e);
 }
 
@@ -68,9 +65,28 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
     return engine->host_experts != NULL;
 }
 
-static bool open_device(struct sc_engine *engine, struct sc_error *e)
+static bool place_model(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
 {
     struct sc_engine_params *p = &engine->params;
+    struct gpu *gpu = engine->gpu;
+    const uint32_t n_batch = p->n_batch;
+    if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &gpu->info, e))
+        return false;
+    gpu->budget_bytes = budget_bytes;
+    if (upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
+        model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots, &engine->upload,
+                   p, e))
+        return true;
+    gpu->vk.vkDeviceWaitIdle(gpu->device);
+    model_finish(&engine->model);
+    upload_finish(&engine->upload);
+    p->n_batch = n_batch;
+    return false;
+}
+
+static bool open_device(struct sc_engine *engine, struct sc_error *e)
+{
+    const struct sc_engine_params *p = &engine->params;
     engine->gpu = gpu_create(p->device, p->cache_dir, e);
     if (!engine->gpu)
         return false;
@@ -79,15 +95,19 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
         engine_log(engine, SC_LOG_INFO,
                    "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
                    gpu->info.name);
-    const uint64_t budget = p->vram_bytes ? p->vram_bytes : own_budget(gpu);
-    if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget, gpu->info.name, e))
-        return false;
-    engine->gpu->budget_bytes = budget;
-    if (!upload_init(&engine->upload, engine->gpu, engine->placement.ring_bytes, e) ||
-        !model_init(&engine->model, engine->gpu, &engine->weights, &engine->config, engine->placement.n_slots,
-                    &engine->upload, p, e))
-        return false;
-    return open_host_experts(engine, e);
+
+    /* a driver may grant less than it said: then the budget that was found shrinks, one that was given does not */
+    uint64_t budget = p->vram_bytes ? p->vram_bytes : own_budget(gpu);
+    for (uint32_t tries = p->vram_bytes ? 1 : 4; tries > 0; tries--) {
+        struct sc_error failure = {0};
+        if (place_model(engine, budget, &failure))
+            return open_host_experts(engine, e);
+        if (failure.code != SC_OUT_OF_DEVICE_MEMORY || tries == 1 || engine->placement.minimum_bytes == 0)
+            return sc_fail(e, failure.code, "%s", failure.text);
+        engine_log(engine, SC_LOG_WARNING, "%s; trying with less", failure.text);
+        budget = budget / 4 * 3;
+    }
+    return false;
 }
 
 static void log_placement(const struct sc_engine *engine)

@@ -71,7 +71,8 @@ static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *
 
     char *end = NULL;
     const unsigned long index = device && isdigit((unsigned char)device[0]) ? strtoul(device, &end, 10) : 0;
-    const bool by_index = end && *end == 0;
+    const bool by_index =
+        end && *end == 0 && (index < n || end - device < 4 || end - device > 5); /* "4090" is a name */
     int best = -1;
     struct sc_device_info unusable = {0};
     for (uint32_t i = 0; i < n; i++) {
@@ -81,7 +82,7 @@ static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *
             continue;
         if (info.unusable[0])
             unusable = info;
-        else if (best < rank(info.kind)) {
+        else if (best < rank(info.kind) || (best == rank(info.kind) && info.memory_bytes > gpu->info.memory_bytes)) {
             best = rank(info.kind);
             gpu->info = info;
             gpu->physical = devices[i];

@@ -118,7 +118,10 @@ static const char *missing(VkPhysicalDevice physical, const VkPhysicalDeviceProp
     if (!(p11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) ||
         (p11->subgroupSupportedOperations & subgroup) != subgroup)
         return "its compute shaders have no subgroup arithmetic";
-    if (p->limits.maxComputeWorkGroupInvocations < 256 || p->limits.maxComputeSharedMemorySize < 16384)
+    if (p11->subgroupSize < 4)
+        return "its subgroups have fewer than 4 lanes";
+    if (p->limits.maxComputeWorkGroupInvocations < 256 || p->limits.maxComputeWorkGroupSize[0] < 256 ||
+        p->limits.maxComputeSharedMemorySize < 16384)
         return "its workgroups are smaller than 256 threads or 16 KiB of shared memory";
     if (device_queue_family(physical) == UINT32_MAX)
         return "it has no compute queue";

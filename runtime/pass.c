@@ -165,15 +165,6 @@ static bool submit(struct pass *p, uint32_t from, uint32_t to, struct sc_error *
     return gpu_submit(p->engine->gpu, p->list + from, to - from, &p->submitted, e);
 }
 
-/* Waits for the choice of a layer's router, which the submission `value` brings. */
-static bool wait_for_router(struct pass *p, uint64_t value, struct sc_error *e)
-{
-    const double start = clock_seconds();
-    const bool ok = gpu_wait(p->engine->gpu, value, e);
-    p->wait_seconds += clock_seconds() - start;
-    return ok;
-}
-
 static bool check_choice(const struct pass *p, uint32_t n, struct sc_error *e)
 {
     const struct config *c = &p->engine->config;
@@ -215,9 +206,11 @@ static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_
     const bool only = n_ids > x->n_slots;
     for (uint32_t first = 0; first < n_ids; first += x->n_slots) {
         const uint32_t left = n_ids - first, n_wave = left < x->n_slots ? left : x->n_slots;
+        const double start = clock_seconds();
         if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) ||
             !upload_flush(&engine->upload, e))
             return lose_uploads(p);
+        p->wait_seconds += clock_seconds() - start;
         if (n_wave < left && (!submit(p, experts, experts + 1, e) || !pass_wait(p, e)))
             return false;
     }
@@ -230,8 +223,7 @@ static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct
     const uint32_t n_layers = p->engine->config.n_layers;
     uint32_t from = 0;
     for (uint32_t l = 0; l < n_layers; l++) {
-        if (!submit(p, from, 2 * l + 1, e) || !wait_for_router(p, p->submitted, e) || !check_choice(p, n, e) ||
-            !fetch_experts(p, l, n, e))
+        if (!submit(p, from, 2 * l + 1, e) || !pass_wait(p, e) || !check_choice(p, n, e) || !fetch_experts(p, l, n, e))
             return false;
         from = 2 * l + 1;
     }
@@ -260,7 +252,7 @@ static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e
 
     bool ok = true;
     for (uint32_t l = 0; l < n_layers && ok; l++) {
-        ok = wait_for_router(p, p->submissions[2 * l].value, e) && check_choice(p, 1, e);
+        ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && check_choice(p, 1, e);
         if (ok)
             host_experts_run(engine->host_experts, l, &p->memory);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);

@@ -33,7 +33,7 @@ struct pass {
     struct submission *submissions; /* (n_streams) scratch */
     struct commands output;         /* logits of some tokens of a batch, recorded when asked for */
     uint64_t submitted;             /* the last submission, to wait for */
-    double wait_seconds;            /* the host waited for routers' choices */
+    double wait_seconds;            /* layers waited for the upload of experts */
 };
 
 /* Allocates everything and compiles all kernels. Borrows the engine. */

@@ -4,7 +4,12 @@
 #include "model.h"
 #include "session_memory.h"
 
-enum { MIN_BATCH = 16, MAX_BATCH = 512 };
+enum {
+    MIN_BATCH = 16,
+    MAX_BATCH = 512,
+    MAX_BATCH_INTEGRATED = 128, /* a layer is one submission, and a driver's watchdog kills one that runs for seconds */
+    MOST_BATCH = 8192,          /* what may be asked for: kernels count rows times columns in 32 bits */
+};
 static const uint64_t MIN_RING_BYTES = 1u << 20, MAX_RING_BYTES = 64u << 20;
 
 static uint64_t used_bytes(const struct sc_placement *p)
@@ -67,10 +72,14 @@ static bool fill(struct sc_placement *p, struct sc_error *e)
 }
 
 bool placement_make(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
-                    const struct config *c, uint64_t budget_bytes, const char *device, struct sc_error *e)
+                    const struct config *c, uint64_t budget_bytes, const struct sc_device_info *device,
+                    struct sc_error *e)
 {
     /* without a wish, the largest micro-batch whose activations leave the budget to the weights */
-    uint32_t n_batch = params->n_batch ? params->n_batch : MAX_BATCH;
+    const uint32_t usual = device->kind == SC_DEVICE_INTEGRATED ? MAX_BATCH_INTEGRATED : MAX_BATCH;
+    uint32_t n_batch = params->n_batch ? params->n_batch : usual;
+    if (n_batch > MOST_BATCH)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "a micro-batch of %u tokens is more than %d", n_batch, MOST_BATCH);
     if (n_batch > params->n_ctx)
         n_batch = params->n_ctx;
     struct sc_placement p = {.budget_bytes = budget_bytes};
@@ -89,7 +98,7 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
         return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY,
                        "the model needs at least %llu MiB on %s (dense weights %.1f MB, KV cache of %u tokens %.1f MB, "
                        "activations %.1f MB, buffers %.1f MB, %u expert slots %.1f MB), and the budget is %.1f MB",
-                       (unsigned long long)((p.minimum_bytes + (1 << 20) - 1) >> 20), device,
+                       (unsigned long long)((p.minimum_bytes + (1 << 20) - 1) >> 20), device->name,
                        (double)p.dense_bytes / 1e6, params->n_ctx, (double)p.kv_bytes / 1e6,
                        (double)p.activation_bytes / 1e6, (double)p.staging_bytes / 1e6, p.n_slots,
                        (double)p.expert_bytes / 1e6, (double)budget_bytes / 1e6);

@@ -12,6 +12,7 @@
  * and the minimum in the sentence if the budget is too small.
  */
 bool placement_make(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
-                    const struct config *c, uint64_t budget_bytes, const char *device, struct sc_error *e) SC_CHECK;
+                    const struct config *c, uint64_t budget_bytes, const struct sc_device_info *device,
+                    struct sc_error *e) SC_CHECK;
 
 #endif

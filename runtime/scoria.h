@@ -119,7 +119,7 @@ struct sc_stats {
     uint64_t expert_host_runs;           /* of the misses: computed by the CPU, not uploaded */
     uint64_t uploaded_bytes;             /* of experts, host to device */
     double host_seconds;                 /* the CPU computed experts */
-    double wait_seconds;                 /* the host waited for the device's routing or copied experts */
+    double wait_seconds;                 /* layers waited for the upload of experts */
     uint64_t n_submits;
     uint32_t n_dispatches, n_barriers; /* of one decode step */
 };

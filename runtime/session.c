@@ -9,7 +9,8 @@ struct sc_session {
     struct sc_engine *engine;
     struct pass pass;
     uint32_t n_past;
-    struct sc_stats stats; /* counters that the engine keeps are here as they stood when the statistics began */
+    struct sc_stats counted; /* what is counted here and not below */
+    struct sc_stats base;    /* the counters when the statistics began */
 };
 
 struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *e)
@@ -89,11 +90,11 @@ bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_toke
         return false;
     }
     if (n_tokens == 1) {
-        s->stats.n_decode_tokens++;
-        s->stats.decode_seconds += clock_seconds() - start;
+        s->counted.n_decode_tokens++;
+        s->counted.decode_seconds += clock_seconds() - start;
     } else {
-        s->stats.n_prefill_tokens += n_tokens;
-        s->stats.prefill_seconds += clock_seconds() - start;
+        s->counted.n_prefill_tokens += n_tokens;
+        s->counted.prefill_seconds += clock_seconds() - start;
     }
     return true;
 }
@@ -109,18 +110,38 @@ void sc_session_truncate(struct sc_session *s, uint32_t n_past)
         s->n_past = n_past;
 }
 
+/* All that is counted, since the engine was made. */
+static struct sc_stats counters(const struct sc_session *s)
+{
+    const struct sc_engine *engine = s->engine;
+    const struct experts *x = &engine->model.experts;
+    struct sc_stats now = s->counted;
+    now.expert_hits = x->n_hits;
+    now.expert_misses = x->n_misses;
+    now.expert_host_runs = host_experts_n_runs(engine->host_experts);
+    now.host_seconds = host_experts_seconds(engine->host_experts);
+    now.uploaded_bytes = x->uploaded_bytes;
+    now.wait_seconds = s->pass.wait_seconds;
+    now.n_submits = engine->gpu->n_submits;
+    return now;
+}
+
 void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
 {
-    const struct experts *x = &s->engine->model.experts;
-    *stats = s->stats;
-    stats->expert_hits = x->n_hits - s->stats.expert_hits;
-    stats->expert_misses = x->n_misses - s->stats.expert_misses;
-    stats->expert_host_runs = host_experts_n_runs(s->engine->host_experts) - s->stats.expert_host_runs;
-    stats->host_seconds = host_experts_seconds(s->engine->host_experts) - s->stats.host_seconds;
-    stats->uploaded_bytes = x->uploaded_bytes - s->stats.uploaded_bytes;
-    stats->wait_seconds = s->stats.wait_seconds + s->pass.wait_seconds + s->engine->upload.wait_seconds;
-    stats->n_submits = s->engine->gpu->n_submits - s->stats.n_submits;
-    stats->n_dispatches = stats->n_barriers = 0;
+    const struct sc_stats now = counters(s), *base = &s->base;
+    *stats = (struct sc_stats){
+        .n_prefill_tokens = now.n_prefill_tokens - base->n_prefill_tokens,
+        .n_decode_tokens = now.n_decode_tokens - base->n_decode_tokens,
+        .prefill_seconds = now.prefill_seconds - base->prefill_seconds,
+        .decode_seconds = now.decode_seconds - base->decode_seconds,
+        .expert_hits = now.expert_hits - base->expert_hits,
+        .expert_misses = now.expert_misses - base->expert_misses,
+        .expert_host_runs = now.expert_host_runs - base->expert_host_runs,
+        .host_seconds = now.host_seconds - base->host_seconds,
+        .uploaded_bytes = now.uploaded_bytes - base->uploaded_bytes,
+        .wait_seconds = now.wait_seconds - base->wait_seconds,
+        .n_submits = now.n_submits - base->n_submits,
+    };
     for (uint32_t i = 0; i < s->pass.n_streams; i++) {
         stats->n_dispatches += s->pass.single.streams[i].n_dispatches;
         stats->n_barriers += s->pass.single.streams[i].n_barriers;
@@ -129,15 +150,5 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
 
 void sc_session_reset_stats(struct sc_session *s)
 {
-    /* the counters of the engine go on: remember where they stand, with the sign turned for the clock */
-    const struct experts *x = &s->engine->model.experts;
-    s->stats = (struct sc_stats){
-        .expert_hits = x->n_hits,
-        .expert_misses = x->n_misses,
-        .expert_host_runs = host_experts_n_runs(s->engine->host_experts),
-        .host_seconds = host_experts_seconds(s->engine->host_experts),
-        .uploaded_bytes = x->uploaded_bytes,
-        .wait_seconds = -(s->pass.wait_seconds + s->engine->upload.wait_seconds),
-        .n_submits = s->engine->gpu->n_submits,
-    };
+    s->base = counters(s);
 }

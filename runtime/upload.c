@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "clock.h"
-
 bool upload_init(struct upload *u, struct gpu *gpu, uint64_t ring_bytes, struct sc_error *e)
 {
     memset(u, 0, sizeof(*u));
@@ -39,10 +37,8 @@ bool upload_flush(struct upload *u, struct sc_error *e)
 /* Makes the current half ready to be filled from its start. */
 static bool start_half(struct upload *u, struct sc_error *e)
 {
-    const double start = clock_seconds();
     if (u->submitted[u->current] && !gpu_wait(u->gpu, u->submitted[u->current], e))
         return false;
-    u->wait_seconds += clock_seconds() - start;
     u->submitted[u->current] = 0;
     u->filled_bytes = 0;
     commands_begin(&u->halves[u->current], false);

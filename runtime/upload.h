@@ -17,7 +17,6 @@ struct upload {
     uint64_t filled_bytes; /* of the current half */
     bool recording;
     uint64_t total_bytes;
-    double wait_seconds; /* the host waited for the device to empty a half */
 };
 
 bool upload_init(struct upload *u, struct gpu *gpu, uint64_t ring_bytes, struct sc_error *e) SC_CHECK;

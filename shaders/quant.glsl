@@ -88,9 +88,6 @@ uint half_bits(Row row, uint bytes)
 
 float half_at(Row row, uint bytes) { return unpackHalf2x16(half_bits(row, bytes)).x; }
 
-/* The byte at `bytes`, any. */
-uint byte_at(Row row, uint bytes) { return half_bits(row, bytes & ~1u) >> (bytes & 1) * 8 & 0xff; }
-
 vec4 bytes4(uint w) { return vec4(w & 0xff, w >> 8 & 0xff, w >> 16 & 0xff, w >> 24); }
 
 vec4 signed_bytes4(uint w)

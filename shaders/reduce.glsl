@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sums and maxima over a workgroup of 64, right for every subgroup size from 4 to 128. All threads call, all get the result. */
+/* Sums over a workgroup of 64, right for every subgroup size from 4 to 128. All threads call, all get the result. */
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 
@@ -16,17 +16,4 @@ float workgroup_sum(float v)
     for (uint i = 0; i < gl_NumSubgroups; i++)
         sum += reduce_partial[i];
     return sum;
-}
-
-float workgroup_max(float v)
-{
-    v = subgroupMax(v);
-    barrier();
-    if (subgroupElect())
-        reduce_partial[gl_SubgroupID] = v;
-    barrier();
-    float m = reduce_partial[0];
-    for (uint i = 1; i < gl_NumSubgroups; i++)
-        m = max(m, reduce_partial[i]);
-    return m;
 }

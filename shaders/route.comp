@@ -52,7 +52,7 @@ void main()
             }
             barrier();
         }
-        const uint chosen = best_id[0];
+        const uint chosen = min(best_id[0], a.n_experts - 1); /* a driver may drop isnan() */
         if (chosen % 64 == tid)
             taken |= 1u << chosen / 64;
         if (tid == 0) {

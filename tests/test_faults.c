@@ -170,8 +170,17 @@ static void test_engine(void **state)
     (void)state;
     const uint64_t staged = params.vram_bytes;
     check_engine();
-    params.vram_bytes = 0; /* all experts are uploaded while it loads */
+    params.vram_bytes = 256u << 20; /* all experts are uploaded while it loads */
     check_engine();
+
+    params.vram_bytes = 0; /* a budget that Scoria found by itself shrinks when the driver grants less */
+    struct sc_error e = {0};
+    set_fault(CALL_AllocateMemory, 1, VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    struct sc_engine *engine = sc_engine_create(&params, &e);
+    assert_true(fault.happened);
+    assert_non_null(engine);
+    fault.countdown = -1;
+    sc_engine_destroy(engine);
     params.vram_bytes = staged;
 }
 

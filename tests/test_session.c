@@ -17,8 +17,11 @@
 enum { N_TOKENS = 40, N_BATCH = 32 };
 static const struct model_spec spec = {
     .type = "q8_0", .d = 64, .ff = 96, .experts = 8, .used = 2, .n_ctx = N_TOKENS, .seed = 5};
-static const struct sc_engine_params defaults = {.n_ctx = N_TOKENS, .n_batch = N_BATCH, .kv_type = SC_KV_F32};
-static struct trial t; /* of this spec */
+static const struct sc_engine_params defaults = {.n_ctx = N_TOKENS,
+                                                 .n_batch = N_BATCH,
+                                                 .kv_type = SC_KV_F32,
+                                                 .cpu_experts = SC_CPU_OFF}; /* test_host_experts has the other way */
+static struct trial t;                                                       /* of this spec */
 
 static int make_trial(void **state)
 {
