@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _XOPEN_SOURCE 700 /* realpath */
 #include "save.h"
 
 #include <errno.h>
@@ -12,15 +13,19 @@ static bool fail(struct save *s, struct sc_error *e)
     return sc_fail(e, SC_IO, "%s: %s", strcmp(s->path, "-") ? s->path : "standard output", strerror(errno));
 }
 
-static bool open_temporary(struct save *s, struct sc_error *e)
+static bool open_temporary(struct save *s, bool exists, struct sc_error *e)
 {
     static const char ending[] = ".XXXXXX";
-    size_t size = strlen(s->path) + sizeof ending;
+
+    s->target = exists ? realpath(s->path, NULL) : strdup(s->path);
+    if (!s->target)
+        return fail(s, e);
+    size_t size = strlen(s->target) + sizeof ending;
 
     s->temporary = malloc(size);
     if (!s->temporary)
         return sc_fail_memory(e, s->path);
-    snprintf(s->temporary, size, "%s%s", s->path, ending);
+    snprintf(s->temporary, size, "%s%s", s->target, ending);
     int fd = mkstemp(s->temporary);
     if (fd < 0) {
         fail(s, e);
@@ -42,18 +47,19 @@ static bool open_temporary(struct save *s, struct sc_error *e)
 
 bool save_open(struct save *s, const char *path, struct sc_error *e)
 {
-    struct stat status;
+    struct stat status, link;
 
     *s = (struct save){.path = path};
     if (!strcmp(path, "-")) {
         s->file = stdout;
         return true;
     }
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+    bool exists = stat(path, &status) == 0;
+    if (exists ? !S_ISREG(status.st_mode) : lstat(path, &link) == 0) {
         s->file = fopen(path, "wb");
         return s->file || fail(s, e);
     }
-    if (open_temporary(s, e))
+    if (open_temporary(s, exists, e))
         return true;
     save_abandon(s);
     return false;
@@ -73,7 +79,7 @@ bool save_finish(struct save *s, struct sc_error *e)
             ok = fail(s, e);
         s->file = NULL;
     }
-    if (ok && s->temporary && rename(s->temporary, s->path))
+    if (ok && s->temporary && rename(s->temporary, s->target))
         ok = fail(s, e);
     if (ok) {
         free(s->temporary);
@@ -90,5 +96,6 @@ void save_abandon(struct save *s)
     if (s->temporary)
         unlink(s->temporary);
     free(s->temporary);
+    free(s->target);
     *s = (struct save){0};
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A file that appears whole or not at all: written under another name in the same folder, renamed when complete. What
- * stood there before survives every failure. Pipes and devices are written directly.
+ * stood there before survives every failure. A symbolic link stays one: the file that it leads to is replaced. Pipes,
+ * devices, and what a link to nothing names are written directly.
  */
 #ifndef SCORIA_CLI_SAVE_H
 #define SCORIA_CLI_SAVE_H
@@ -14,6 +15,7 @@
 struct save {
     FILE *file;       /* NULL when not open */
     const char *path; /* borrowed */
+    char *target;     /* what the temporary file is renamed to: path, or where its link leads */
     char *temporary;  /* NULL: written directly */
 };
 
