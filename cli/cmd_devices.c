@@ -20,6 +20,7 @@ enum {
     COLUMN_VULKAN,
     COLUMN_SUBGROUP,
     COLUMN_KERNELS,
+    COLUMN_FEATURES,
     N_COLUMNS
 };
 enum { CELL_SIZE = 300 };
@@ -35,11 +36,42 @@ static const char *kind(const struct sc_device_info *d)
 }
 
 /* What it has beyond the floor that every kernel is content with. */
-static void describe(char *out, const struct sc_device_info *d)
+static void list_features(char *out, const struct sc_device_info *d)
 {
-    snprintf(out, CELL_SIZE, "base%s%s%s%s%s", d->has_fp16 ? " fp16" : "", d->has_int8 ? " int8" : "",
-             d->has_integer_dot ? " integer-dot" : "", d->has_cooperative_matrix ? " cooperative-matrix" : "",
-             d->has_transfer_queue ? " transfer-queue" : "");
+    snprintf(out, CELL_SIZE, "%s%s%s%s%s%s", d->has_ballot ? " ballot" : "", d->has_fp16 ? " fp16" : "",
+             d->has_int8 ? " int8" : "", d->has_integer_dot ? " integer-dot" : "",
+             d->has_cooperative_matrix ? " cooperative-matrix" : "", d->has_transfer_queue ? " transfer-queue" : "");
+    if (*out)
+        memmove(out, out + 1, strlen(out)); /* the first space */
+    else
+        strcpy(out, "none");
+}
+
+/* The family of kernels that multiply by weights, and why this one: as by_rows of runtime/ops.c chooses. */
+static const char *kernels(const struct sc_device_info *d, char reason[CELL_SIZE])
+{
+    bool is_cpu = d->kind == SC_DEVICE_CPU, is_wide = d->min_subgroup_size >= 8;
+
+    if (*d->unusable) {
+        snprintf(reason, CELL_SIZE, "%s", d->unusable);
+        return "none";
+    }
+    if (is_cpu && is_wide && d->has_ballot) {
+        snprintf(reason, CELL_SIZE,
+                 "a processor is fastest when each of its lanes has rows of its own, and subgroups of %" PRIu32
+                 " lanes can broadcast among 8",
+                 d->min_subgroup_size);
+        return "rows";
+    }
+    if (!is_cpu)
+        snprintf(reason, CELL_SIZE, "the family for GPUs; the features select no other in this version");
+    else if (!is_wide)
+        snprintf(reason, CELL_SIZE,
+                 "those for processors (rows) need subgroups of 8 lanes or more, and this one may have %" PRIu32,
+                 d->min_subgroup_size);
+    else
+        snprintf(reason, CELL_SIZE, "those for processors (rows) need broadcasts within a subgroup (ballot)");
+    return "base";
 }
 
 static void version(char *out, uint32_t v)
@@ -49,7 +81,7 @@ static void version(char *out, uint32_t v)
 
 static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct sc_device_info *d)
 {
-    char bytes[32];
+    char bytes[32], reason[CELL_SIZE];
 
     snprintf(cells[COLUMN_INDEX], CELL_SIZE, "%" PRIu32, d->index);
     snprintf(cells[COLUMN_NAME], CELL_SIZE, "%s", d->name);
@@ -62,10 +94,8 @@ static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct sc_device_info *
     else
         snprintf(cells[COLUMN_SUBGROUP], CELL_SIZE, "%" PRIu32 " (%" PRIu32 "-%" PRIu32 ")", d->subgroup_size,
                  d->min_subgroup_size, d->max_subgroup_size);
-    if (*d->unusable)
-        snprintf(cells[COLUMN_KERNELS], CELL_SIZE, "none: %s", d->unusable);
-    else
-        describe(cells[COLUMN_KERNELS], d);
+    snprintf(cells[COLUMN_KERNELS], CELL_SIZE, "%s", kernels(d, reason));
+    list_features(cells[COLUMN_FEATURES], d);
 }
 
 static void print_table(const struct sc_device_info *devices, size_t n)
@@ -75,8 +105,9 @@ static void print_table(const struct sc_device_info *devices, size_t n)
         [COLUMN_KIND] = {"kind", 0, false},         [COLUMN_MEMORY] = {"memory", 0, true},
         [COLUMN_FREE] = {"free", 0, true},          [COLUMN_VULKAN] = {"vulkan", 0, false},
         [COLUMN_SUBGROUP] = {"subgroup", 0, false}, [COLUMN_KERNELS] = {"kernels", 0, false},
+        [COLUMN_FEATURES] = {"features", 0, false},
     };
-    char cells[N_COLUMNS][CELL_SIZE];
+    char cells[N_COLUMNS][CELL_SIZE], reason[CELL_SIZE];
     const char *row[N_COLUMNS];
     bool has_cpu = false;
 
@@ -94,8 +125,11 @@ static void print_table(const struct sc_device_info *devices, size_t n)
         table_row(TABLE_PLAIN, columns, N_COLUMNS, row);
     }
     output_printf("\n");
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        const char *family = kernels(&devices[i], reason);
         output_printf("driver of %" PRIu32 ": %s\n", devices[i].index, devices[i].driver);
+        output_printf("kernels of %" PRIu32 ": %s, because %s\n", devices[i].index, family, reason);
+    }
     if (has_cpu)
         output_printf("\nA device of kind cpu is a Vulkan driver that computes on the CPU. Scoria takes one only when "
                       "it is named\n"
@@ -104,8 +138,8 @@ static void print_table(const struct sc_device_info *devices, size_t n)
 
 static json_t *to_json(const struct sc_device_info *d)
 {
-    char api[CELL_SIZE];
-
+    char api[CELL_SIZE], reason[CELL_SIZE];
+    const char *family = kernels(d, reason);
     json_t *device = json_object();
 
     version(api, d->api_version);
@@ -123,11 +157,14 @@ static json_t *to_json(const struct sc_device_info *d)
     json_put(device, "max_subgroup_size", json_count(d->max_subgroup_size));
     json_put(device, "max_workgroup_size", json_count(d->max_workgroup_size));
     json_put(device, "shared_bytes", json_count(d->shared_bytes));
+    json_put(device, "ballot", json_boolean(d->has_ballot));
     json_put(device, "fp16", json_boolean(d->has_fp16));
     json_put(device, "int8", json_boolean(d->has_int8));
     json_put(device, "integer_dot", json_boolean(d->has_integer_dot));
     json_put(device, "cooperative_matrix", json_boolean(d->has_cooperative_matrix));
     json_put(device, "transfer_queue", json_boolean(d->has_transfer_queue));
+    json_put(device, "kernels", json_word(family));
+    json_put(device, "kernels_reason", json_word(reason));
     json_put(device, "usable", json_boolean(!*d->unusable));
     json_put(device, "unusable", json_word(*d->unusable ? d->unusable : NULL));
     return device;
@@ -159,7 +196,9 @@ const struct command command_devices = {
     .name = "devices",
     .summary = "list the Vulkan devices and what they can do",
     .usage = "[--json]",
-    .details = "",
+    .details =
+        "kernels: the family that runs there (rows: for processors, base: for every device, none: it cannot be used),\n"
+        "with the reason below the table. features: what the device has beyond what every family needs.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,
