@@ -34,7 +34,8 @@ static bool slash_reset(struct talk *t, const char *argument, struct sc_error *e
 
 static bool slash_system(struct talk *t, const char *argument, struct sc_error *e)
 {
-    if (!conversation_set_system(&t->conversation, argument, strlen(argument), e))
+    if (!text_check_utf8("the system message", argument, strlen(argument), e) ||
+        !conversation_set_system(&t->conversation, argument, strlen(argument), e))
         return false;
     terminal_note(*argument ? "the system message is set" : "there is no system message any more");
     return true;

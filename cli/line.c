@@ -20,7 +20,7 @@ enum { HISTORY_LINES = 1000 };
 static EditLine *editor;
 static History *past;
 static const char *shown_prompt;
-static bool has_new_lines;
+static char not_saved[PATH_MAX + 64]; /* why the newest lines are not in the history's file; "": they are */
 
 static char *prompt_of_editor(EditLine *e)
 {
@@ -104,6 +104,21 @@ void line_init(void)
     el_set(editor, EL_GETCFN, read_character);
 }
 
+/* After every line: a second Ctrl-C, or a driver that fails, may end the program at any time. */
+static void save_history(void)
+{
+    HistEvent event;
+    char path[PATH_MAX];
+
+    *not_saved = 0;
+    mode_t mask = umask(077); /* what is typed may be private */
+    if (!history_path(path, true))
+        snprintf(not_saved, sizeof not_saved, "the history is not saved: there is no folder for it");
+    else if (history(past, &event, H_SAVE, path) < 0)
+        snprintf(not_saved, sizeof not_saved, "%s: the history could not be saved", path);
+    umask(mask);
+}
+
 static enum line_result read_edited(struct text *line, const char *prompt, struct sc_error *e)
 {
     int n = 0;
@@ -123,7 +138,7 @@ static enum line_result read_edited(struct text *line, const char *prompt, struc
     if (strspn(typed, " \t\n") < (size_t)n) {
         HistEvent event;
         history(past, &event, H_ENTER, typed);
-        has_new_lines = true;
+        save_history();
     }
     return text_append(line, typed, (size_t)n, e) ? LINE_READ : LINE_FAILED;
 }
@@ -166,24 +181,10 @@ enum line_result line_read(struct text *line, const char *prompt, struct sc_erro
     }
 }
 
-static void save_history(void)
-{
-    HistEvent event;
-    char path[PATH_MAX];
-
-    /* what is typed may be private */
-    mode_t mask = umask(077);
-    if (!history_path(path, true))
-        terminal_warning("the history is not saved: there is no folder for it");
-    else if (history(past, &event, H_SAVE, path) < 0)
-        terminal_warning("%s: the history could not be saved", path);
-    umask(mask);
-}
-
 void line_finish(void)
 {
-    if (past && has_new_lines)
-        save_history();
+    if (*not_saved)
+        terminal_warning("%s", not_saved);
     if (past)
         history_end(past);
     if (editor)
