@@ -22,15 +22,17 @@ static void print_experts(const struct sc_engine *engine, const struct sc_stats 
 {
     const struct sc_placement *p = sc_engine_placement(engine);
     uint64_t n = s->expert_hits + s->expert_misses;
-    char moved[32], budget[32];
+    char moved[32], budget[32], on_host[80] = "";
 
     if (!n)
         return;
+    if (s->expert_host_runs)
+        snprintf(on_host, sizeof on_host, ", %" PRIu64 " on the CPU in %.2f s", s->expert_host_runs, s->host_seconds);
     terminal_note("experts: %" PRIu32 " slots for %" PRIu32 " (device memory %s); %" PRIu64 " hits, %" PRIu64
-                  " misses (%.1f %% hits), %s moved, %.2f s lost waiting",
+                  " misses (%.1f %% hits)%s, %s moved, %.2f s lost waiting for uploads",
                   p->n_slots, p->n_experts_total, number_bytes(budget, p->budget_bytes), s->expert_hits,
-                  s->expert_misses, 100 * (double)s->expert_hits / (double)n, number_bytes(moved, s->uploaded_bytes),
-                  s->wait_seconds);
+                  s->expert_misses, 100 * (double)s->expert_hits / (double)n, on_host,
+                  number_bytes(moved, s->uploaded_bytes), s->wait_seconds);
 }
 
 void report_print(const struct sc_engine *engine, const struct sc_stats *s)
@@ -73,6 +75,8 @@ json_t *report_stats(const struct sc_stats *s)
 
     json_put(stats, "expert_hits", json_count(s->expert_hits));
     json_put(stats, "expert_misses", json_count(s->expert_misses));
+    json_put(stats, "expert_host_runs", json_count(s->expert_host_runs));
+    json_put(stats, "host_seconds", json_number(s->host_seconds));
     json_put(stats, "uploaded_bytes", json_count(s->uploaded_bytes));
     json_put(stats, "wait_seconds", json_number(s->wait_seconds));
     json_put(stats, "submits", json_count(s->n_submits));
