@@ -143,6 +143,7 @@ static json_t *to_json(const struct bench *b, const struct result *r)
     json_put(result, "gb_per_s", r->is_prompt ? json_null() : json_number(gigabytes(b, mean)));
     json_put(result, "expert_hits", json_count(s.expert_hits));
     json_put(result, "expert_misses", json_count(s.expert_misses));
+    json_put(result, "expert_host_runs", json_count(s.expert_host_runs));
     json_put(result, "n_slots", json_count(p->n_slots));
     json_put(result, "n_experts_total", json_count(p->n_experts_total));
     return result;
@@ -205,18 +206,50 @@ static bool prepare(struct bench *b, size_t longest, struct sc_error *e)
     return b->session != NULL;
 }
 
-static size_t longest_of(const struct integers *a, size_t longest, size_t *n_tests)
+/* The tokens that the context may hold: no test that the user did not ask for is longer. */
+static bool read_context(const struct options *o, uint64_t *out, struct sc_error *e)
 {
-    for (size_t i = 0; i < a->n; i++) {
-        *n_tests += a->values[i] > 0;
-        longest = (size_t)a->values[i] > longest ? (size_t)a->values[i] : longest;
-    }
+    struct sc_gguf *g = sc_gguf_open(o->model, e);
+    uint64_t value;
+
+    if (!g)
+        return false;
+    *out = UINT64_MAX; /* what is wrong with the file is the engine's to say */
+    if (sc_gguf_read_u64(sc_gguf_find_value(g, "llama.context_length"), &value) && value)
+        *out = value;
+    if (sc_gguf_read_u64(sc_gguf_find_value(g, "llama.attention.sliding_window"), &value) && value && value < *out)
+        *out = value;
+    if (o->context && (uint64_t)o->context < *out)
+        *out = (uint64_t)o->context;
+    sc_gguf_close(g);
+    return true;
+}
+
+static int64_t at_most(int64_t n, uint64_t bound)
+{
+    return (uint64_t)n < bound ? n : (int64_t)bound;
+}
+
+static size_t count_tests(const struct integers *lengths)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < lengths->n; i++)
+        n += lengths->values[i] > 0;
+    return n;
+}
+
+static size_t longest_of(const struct integers *lengths, size_t longest)
+{
+    for (size_t i = 0; i < lengths->n; i++)
+        longest = (size_t)lengths->values[i] > longest ? (size_t)lengths->values[i] : longest;
     return longest;
 }
 
 static int run(const struct options *o)
 {
     int64_t prompt_default = 512, generate_default = 128;
+    uint64_t context;
     const struct integers prompt =
         o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
     const struct integers generate =
@@ -233,12 +266,21 @@ static int run(const struct options *o)
                     [COLUMN_BANDWIDTH] = {"GB/s", 7, true}},
     };
     struct sc_error e = {0};
-    size_t n_tests = 0, longest = longest_of(&generate, longest_of(&prompt, 0, &n_tests), &n_tests);
+    size_t n_tests = count_tests(&prompt) + count_tests(&generate);
     bool ok = false;
 
     if (!n_tests) {
         terminal_error("bench has nothing to measure: -p and -n are both 0");
         return EXIT_USAGE;
+    }
+    if (!read_context(o, &context, &e))
+        return engine_failed(&e);
+    prompt_default = at_most(prompt_default, context);
+    generate_default = at_most(generate_default, context);
+    size_t longest = longest_of(&generate, longest_of(&prompt, 0));
+    if (o->context && longest > (uint64_t)o->context) {
+        terminal_error("a test has %zu tokens but the context holds %" PRId64 " (-c sets it)", longest, o->context);
+        return EXIT_FAILED;
     }
     b.n_total = n_tests * ((size_t)o->repetitions + !o->no_warmup);
     b.list = json_array();
@@ -259,8 +301,8 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,  OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_REPETITIONS, OPTION_NO_WARMUP,
-    OPTION_FORMAT, OPTIONS_ENGINE,      OPTION_LOG_LEVEL,      OPTION_JSON,
+    OPTION_MODEL,  OPTION_BENCH_PROMPT,  OPTION_BENCH_GENERATE, OPTION_REPETITIONS, OPTION_NO_WARMUP,
+    OPTION_FORMAT, OPTION_BENCH_CONTEXT, OPTIONS_ENGINE,        OPTION_LOG_LEVEL,   OPTION_JSON,
 };
 
 const struct command command_bench = {
@@ -269,7 +311,8 @@ const struct command command_bench = {
     .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [FLAGS]",
     .details =
         "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
-        "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s.\n",
+        "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s. The default tests are\n"
+        "shorter where the context is.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

@@ -82,6 +82,11 @@ static bool write_models(void)
     ok = ok && gguf_builder_write(&b, in_folder("type.gguf"));
     gguf_builder_finish(&b);
 
+    b = (struct gguf_builder){0};
+    model_fill(&b, &(struct model_spec){.seed = 1, .n_ctx = 40});
+    ok = ok && gguf_builder_write(&b, in_folder("short.gguf"));
+    gguf_builder_finish(&b);
+
     b = (struct gguf_builder){.omit = "tokenizer.ggml.model"};
     model_fill(&b, &spec);
     ok = ok && gguf_builder_write(&b, in_folder("mute.gguf"));

@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gguf_builder.h"
 
 /* Standard output of a run that succeeds; the caller frees it. */
 static char *text_of(const char *const *words)
@@ -115,27 +119,78 @@ static void contexts(void **state)
     outcome_finish(&o);
 }
 
+/* The smallest --vram that the model runs with, as the program tells it. */
+static void least_budget(char out[32])
+{
+    struct outcome o = RUN("run", "-m", model, "-p", "Hello", "-n", "8", "--temp", "0", "--ignore-eos", "--vram", "4K");
+    const char *number = o.error ? strstr(o.error, "at least ") : NULL;
+    unsigned least;
+
+    assert_non_null(number);
+    assert_int_equal(sscanf(number, "at least %u MiB", &least), 1);
+    snprintf(out, 32, "%uMiB", least);
+    check_failure(o, 1, "budget");
+}
+
 static void budgets(void **state)
 {
-    const char *const words[] = {"run",    "-m", model,          "-p",     "Hello", "-n", "8",
-                                 "--temp", "0",  "--ignore-eos", "--vram", "4K",    NULL};
-    struct outcome o = {0};
     char size[32];
-    unsigned least;
 
     (void)state;
     NEEDS_DEVICE();
-    o = run_words(NULL, 0, words);
-    const char *number = o.error ? strstr(o.error, "at least ") : NULL;
-    assert_non_null(number);
-    assert_int_equal(sscanf(number, "at least %u MiB", &least), 1);
-    check_failure(o, 1, "budget");
-
-    snprintf(size, sizeof size, "%uMiB", least);
+    least_budget(size);
     char *small = TEXT("run", "-m", model, "-p", "Hello", "-n", "8", "--temp", "0", "--ignore-eos", "--vram", size);
     char *large = TEXT("run", "-m", model, "-p", "Hello", "-n", "8", "--temp", "0", "--ignore-eos");
     assert_string_equal(small, large);
     free(small), free(large);
+}
+
+/* With --cpu-experts, a thread count or without: the text, and how many of the misses the CPU computed. */
+static json_int_t host_runs(const char *const *words, char **text)
+{
+    struct outcome o = run_words(NULL, 0, words);
+    json_int_t n_runs;
+    const char *t;
+    double seconds;
+
+    check_success(&o);
+    json_t *json = json_loadb(o.out, o.n_out, JSON_ALLOW_NUL, NULL);
+    assert_int_equal(json_unpack(json, "{s:s%, s:{s:I, s:F}}", "text", &t, &(size_t){0}, "stats", "expert_host_runs",
+                                 &n_runs, "host_seconds", &seconds),
+                     0);
+    assert_int_equal(n_runs > 0, seconds > 0);
+    *text = strdup(t);
+    json_decref(json);
+    outcome_finish(&o);
+    return n_runs;
+}
+
+#define HOST_RUNS(text, ...) host_runs((const char *const[]){GENERATE, __VA_ARGS__, "--json", NULL}, text)
+#define GENERATE "run", "-m", model, "-p", "Hello", "-n", "16", "--temp", "0", "--ignore-eos", "--vram", size
+
+static void cpu_experts(void **state)
+{
+    char size[32], *on, *one_thread, *off;
+
+    (void)state;
+    NEEDS_DEVICE();
+    least_budget(size);
+    assert_true(HOST_RUNS(&on, "--cpu-experts", "on") > 0);
+    assert_true(HOST_RUNS(&one_thread, "--cpu-experts", "on", "-t", "1") > 0);
+    assert_int_equal(HOST_RUNS(&off, "--cpu-experts", "off"), 0);
+    assert_string_equal(on, off);
+    assert_string_equal(one_thread, off);
+    free(on), free(one_thread), free(off);
+
+    struct outcome o = RUN(GENERATE, "--cpu-experts", "on");
+    check_success(&o);
+    assert_non_null(strstr(o.error, " on the CPU in "));
+    assert_non_null(strstr(o.error, " lost waiting for uploads"));
+    outcome_finish(&o);
+    o = RUN(GENERATE, "--cpu-experts", "off");
+    check_success(&o);
+    assert_null(strstr(o.error, " on the CPU in "));
+    outcome_finish(&o);
 }
 
 static void devices(void **state)
@@ -148,14 +203,20 @@ static void devices(void **state)
     NEEDS_DEVICE();
     o = RUN("devices", "--json");
     json_t *json = json_loadb(o.out, o.n_out, 0, NULL);
-    const char *name = json_string_value(json_object_get(json_array_get(json, 0), "name"));
-    assert_non_null(name);
+    const char *name, *kernels, *reason;
+    int usable;
+    assert_int_equal(json_unpack(json_array_get(json, 0), "{s:s, s:s, s:s, s:b}", "name", &name, "kernels", &kernels,
+                                 "kernels_reason", &reason, "usable", &usable),
+                     0);
+    assert_int_equal(usable, strcmp(kernels, "none") != 0);
     check_failure(RUN("run", "-m", model, "-p", "x", "--device", "no such device"), 1,
                   name); /* lists those that exist */
     check_failure(RUN("run", "-m", model, "-p", "x", "--device", "99"), 1, name);
     struct outcome table = RUN("devices");
     check_success(&table);
     assert_non_null(strstr(table.out, name));
+    assert_non_null(strstr(table.out, "features"));
+    assert_non_null(strstr(table.out, reason));
     outcome_finish(&table);
     json_decref(json);
     outcome_finish(&o);
@@ -198,8 +259,29 @@ static void logits(void **state)
     char *second = file_read(path, &n_again);
     assert_int_equal(n, n_again);
     assert_memory_equal(first, second, n);
+    free(second);
+
+    /* a link stays one, and the file behind it is new */
+    const char *behind = in_folder("behind"), *links[] = {in_folder("link"), in_folder("link2"), in_folder("link3")};
+    assert_true(file_write(in_folder("behind"), "old", 3));
+    assert_int_equal(symlink("behind", links[0]), 0);
+    assert_int_equal(symlink(links[0], links[1]), 0);
+    assert_int_equal(symlink("new", links[2]), 0);
+    for (size_t i = 1; i < 3; i++) {
+        struct stat status;
+        o = RUN("logits", "-m", model, "--tokens", "1,5,9,300", "-o", links[i], "--kv", "f32");
+        check_success(&o);
+        outcome_finish(&o);
+        assert_int_equal(lstat(links[i], &status), 0);
+        assert_true(S_ISLNK(status.st_mode));
+        second = file_read(i == 1 ? behind : in_folder("new"), &n_again);
+        assert_int_equal(n, n_again);
+        assert_memory_equal(first, second, n);
+        free(second);
+    }
+    assert_int_equal(glob(in_folder("behind?*"), 0, NULL, &found), GLOB_NOMATCH);
     assert_int_equal(glob(in_folder("logits.f32?*"), 0, NULL, &found), GLOB_NOMATCH);
-    free(first), free(second);
+    free(first);
 }
 
 static void bench(void **state)
@@ -227,6 +309,19 @@ static void bench(void **state)
     assert_true(json_number_value(json_object_get(json_array_get(json, 1), "avg_ts")) > 0);
     json_decref(json);
     outcome_finish(&o);
+
+    /* what was not asked for fits by itself */
+    o = RUN("bench", "-m", model, "-r", "1", "-c", "24", "--no-warmup");
+    check_success(&o);
+    assert_non_null(strstr(o.out, " pp24 |"));
+    assert_non_null(strstr(o.out, " tg24 |"));
+    outcome_finish(&o);
+    o = RUN("bench", "-m", in_folder("short.gguf"), "-r", "1", "-n", "0", "--no-warmup");
+    check_success(&o);
+    assert_non_null(strstr(o.out, " pp40 |"));
+    outcome_finish(&o);
+    check_failure(RUN("bench", "-m", model, "-p", "25", "-c", "24"), 1, "25 tokens but the context holds 24");
+    check_failure(RUN("bench", "-m", in_folder("short.gguf"), "-p", "41"), 1, "more than the 40");
 }
 
 static size_t count(const char *text, char c)
@@ -264,12 +359,13 @@ static void chat_through_a_pipe(void **state)
     free(saved);
 
     /* what goes wrong is said, the rest goes on, and the status tells */
-    o = RUN_WITH("/hlep\n/load nowhere\n\xff\n/save\nHello\n", "chat", "-m", model, "-n", "2", "--chat-template",
-                 "plain");
+    o = RUN_WITH("/hlep\n/load nowhere\n\xff\n/save\n/system \xc3\nHello\n", "chat", "-m", model, "-n", "2",
+                 "--chat-template", "plain");
     assert_int_equal(o.status, 1);
     assert_non_null(strstr(o.error, "did you mean '/help'"));
     assert_non_null(strstr(o.error, "scoria: nowhere: "));
-    assert_non_null(strstr(o.error, "not valid UTF-8"));
+    assert_non_null(strstr(o.error, "the question is not valid UTF-8"));
+    assert_non_null(strstr(o.error, "the system message is not valid UTF-8"));
     assert_non_null(strstr(o.error, "/save needs a FILE"));
     outcome_finish(&o);
     check_failure(RUN_WITH("", "chat", "-m", model, "--chat-template", "nonsense"), 1, "nonsense");
@@ -337,6 +433,7 @@ int main(void)
         cmocka_unit_test(contexts),     cmocka_unit_test(budgets),    cmocka_unit_test(devices),
         cmocka_unit_test(logits),       cmocka_unit_test(bench),      cmocka_unit_test(chat_through_a_pipe),
         cmocka_unit_test(chat_forgets), cmocka_unit_test(interrupts), cmocka_unit_test(full_output),
+        cmocka_unit_test(cpu_experts),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);
 }
