@@ -14,6 +14,8 @@
 
 enum { MEMORY_BYTES = 64 << 20, GUARD_BYTES = 80, POISON = 0xFF };
 
+const char *const op_family_names[OP_N_FAMILIES] = {"base", "by rows"};
+
 int op_device_create(void **state)
 {
     struct op_device *d = calloc(1, sizeof *d);
@@ -26,9 +28,13 @@ int op_device_create(void **state)
         print_error("%s\n", d->error.text);
         return -1;
     }
+    const struct sc_device_info *info = &d->gpu->info;
+    d->has_family[OP_BASE] = true;
+    d->has_family[OP_BY_ROWS] = info->kind == SC_DEVICE_CPU && info->min_subgroup_size >= 8 && info->has_ballot;
+    d->family = d->has_family[OP_BY_ROWS] ? OP_BY_ROWS : OP_BASE;
     d->before = malloc(MEMORY_BYTES);
     d->used = MEMORY_BYTES; /* so that the first op_begin poisons it all */
-    print_message("on %s, %s, subgroups of %u\n", d->gpu->info.name, d->gpu->info.driver, d->gpu->info.subgroup_size);
+    print_message("on %s, %s, subgroups of %u\n", info->name, info->driver, info->subgroup_size);
     return d->before ? 0 : -1;
 }
 
@@ -43,6 +49,55 @@ int op_device_destroy(void **state)
     free(d->before);
     free(d);
     return 0;
+}
+
+/* Without broadcasts a device has to take the base kernels. */
+bool op_use_family(struct op_device *d, enum op_family family)
+{
+    if (!d->has_family[family])
+        return false;
+    if (d->has_family[OP_BY_ROWS])
+        d->gpu->info.has_ballot = family == OP_BY_ROWS;
+    d->family = family;
+    return true;
+}
+
+/*
+ * The weights have none: a block's value is exact in fp32 or rounded once, in the reference's dequantizer just as in
+ * the kernel's, which test_embed of test_ops.c proves bit by bit. Nor has the first addition to a sum, whose start is
+ * 0, or that of a lane without parts. Multiply-adds that a compiler fuses round less.
+ *
+ * matvec, matvec_rows: the product, 3 additions of quads, one for each of the lane's parts but the first, 3 over the
+ * components, one for each other lane. matmul: the product, an addition for each column but the first. matmul_rows: the
+ * product, 3 additions in a quad's dot, one of two quads, two for each part but the very first.
+ */
+uint32_t op_linear_roundings(const struct op_device *d, uint32_t cols, bool many)
+{
+    const uint32_t parts = cols / 16, lanes = gpu_lanes_per_row(d->gpu);
+    if (many)
+        return d->family == OP_BY_ROWS ? 1 + 3 + 1 + (2 * parts - 1) : 1 + (cols - 1);
+    const uint32_t parts_of_lane = (parts + lanes - 1) / lanes, lanes_with_parts = lanes < parts ? lanes : parts;
+    return 1 + 3 + (parts_of_lane - 1) + 3 + (lanes_with_parts - 1);
+}
+
+uint32_t op_n_compiled(const struct op_device *d)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < N_KERNELS; i++)
+        n += d->gpu->pipelines[i] != VK_NULL_HANDLE;
+    return n;
+}
+
+void op_check_compiled(const struct op_device *d, uint32_t n, const char *op, const struct sc_type_info *type)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%s_%s", op, d->family == OP_BY_ROWS ? "_rows" : "", type->name);
+    bool found = false;
+    for (uint32_t i = 0; i < N_KERNELS; i++)
+        found = found || (d->gpu->pipelines[i] != VK_NULL_HANDLE && strcmp(kernel_infos[i].name, name) == 0);
+    if (!found || op_n_compiled(d) != n + 1)
+        fail_msg("%s, %s: the kernel %s should have been compiled and no other", type->name, op_family_names[d->family],
+                 name);
 }
 
 static void begin(struct op_device *d, uint64_t seed, bool replayed)
@@ -193,8 +248,13 @@ void op_judge_word(struct op_judge *j, uint32_t row, uint32_t col, uint32_t got,
     j->n_values++;
 }
 
-void op_judge_report(const struct op_judge *j, const char *op)
+void op_judge_report(const struct op_judge *j, const char *format, ...)
 {
-    print_message("%s: %llu cases, %llu values, worst %.3f of its bound%s%s\n", op, (unsigned long long)j->n_cases,
+    char what[80];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    print_message("%s: %llu cases, %llu values, worst %.3f of its bound%s%s\n", what, (unsigned long long)j->n_cases,
                   (unsigned long long)j->n_values, j->worst, j->worst > 0 ? ": " : "", j->worst_at);
 }

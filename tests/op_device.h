@@ -12,8 +12,15 @@
 
 enum { OP_MAX_WRITES = 400 };
 
+/* The kernels of products with a matrix: what every device can run, and what ops.c prefers on processors. */
+enum op_family { OP_BASE, OP_BY_ROWS, OP_N_FAMILIES };
+
+extern const char *const op_family_names[OP_N_FAMILIES];
+
 struct op_device {
     struct gpu *gpu;
+    bool has_family[OP_N_FAMILIES];
+    enum op_family family; /* in use */
     struct commands commands;
     struct buffer memory;
     uint8_t *before; /* what the memory held when the commands were submitted */
@@ -29,6 +36,16 @@ struct op_device {
 /* cmocka's set-up and tear-down of a group: *state is the struct op_device. */
 int op_device_create(void **state);
 int op_device_destroy(void **state);
+
+/* Makes ops.c choose this family from now on; false where it never does. */
+bool op_use_family(struct op_device *d, enum op_family family) SC_CHECK;
+
+/* Roundings that a term of op_linear or op_expert_linear goes through, for one token or for many. */
+uint32_t op_linear_roundings(const struct op_device *d, uint32_t cols, bool many);
+
+/* How many kernels are compiled; and that one more is since there were n: the family's OP_TYPE, "matvec_rows_q4_k". */
+uint32_t op_n_compiled(const struct op_device *d);
+void op_check_compiled(const struct op_device *d, uint32_t n, const char *op, const struct sc_type_info *type);
 
 /* Forgets the tensors of the case before, and begins recording. */
 void op_begin(struct op_device *d, uint64_t seed);
@@ -76,7 +93,7 @@ void op_judge_run(struct op_judge *j, struct op_device *d);
 void op_judge_value(struct op_judge *j, uint32_t row, uint32_t col, double got, double want, double bound);
 void op_judge_word(struct op_judge *j, uint32_t row, uint32_t col, uint32_t got, uint32_t want);
 
-/* Prints the counts and the worst. */
-void op_judge_report(const struct op_judge *j, const char *op);
+/* Prints the counts and the worst, behind what was tested. */
+void op_judge_report(const struct op_judge *j, const char *format, ...) SC_PRINTF(2, 3);
 
 #endif
