@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const uint32_t NOBODY = UINT32_MAX;
 enum { MATRIX_ALIGNMENT = 256 };
 
 static const struct weight *matrix_of(const struct expert_weights *x, uint32_t matrix)
@@ -57,13 +56,12 @@ bool experts_init(struct experts *x, struct gpu *gpu, const struct weights *w, c
     x->slot_bytes = experts_slot_bytes(w, c);
     x->n_slots = n_slots;
     x->slots = calloc(n_slots, sizeof(*x->slots));
-    x->owner = calloc(n_slots, sizeof(*x->owner));
-    x->last_used = calloc(n_slots, sizeof(*x->last_used));
-    x->slot_of = calloc(n_table, sizeof(*x->slot_of));
     x->table_row = calloc(c->n_experts, sizeof(*x->table_row));
     x->table_mirror = calloc(n_table, sizeof(*x->table_mirror));
-    if (!x->slots || !x->owner || !x->last_used || !x->slot_of || !x->table_row || !x->table_mirror)
+    if (!x->slots || !x->table_row || !x->table_mirror)
         return sc_fail_memory(e, "the table of experts");
+    if (!policy_init(&x->policy, c->n_layers, c->n_experts, n_slots, e))
+        return false;
     for (uint32_t i = 0; i < n_slots; i++)
         if (!slabs_place(&x->slabs, x->slot_bytes, &x->slots[i], e))
             return false;
@@ -79,9 +77,7 @@ void experts_finish(struct experts *x)
     slabs_finish(&x->slabs, x->gpu);
     buffer_finish(x->gpu, &x->table);
     free(x->slots);
-    free(x->owner);
-    free(x->last_used);
-    free(x->slot_of);
+    policy_finish(&x->policy);
     free(x->table_row);
     free(x->table_mirror);
     memset(x, 0, sizeof(*x));
@@ -90,11 +86,9 @@ void experts_finish(struct experts *x)
 void experts_forget(struct experts *x)
 {
     for (uint32_t i = 0; i < x->n_slots; i++)
-        x->owner[i] = NOBODY;
-    for (uint32_t i = 0; i < x->n_layers * x->n_experts; i++) {
-        x->slot_of[i] = NOBODY;
+        policy_vacate(&x->policy, i);
+    for (uint32_t i = 0; i < x->n_layers * x->n_experts; i++)
         x->table_mirror[i] = UINT64_MAX; /* differs from everything: the first use of a layer writes its row */
-    }
 }
 
 bool experts_are_resident(const struct experts *x)
@@ -102,26 +96,27 @@ bool experts_are_resident(const struct experts *x)
     return x->n_slots == x->n_layers * x->n_experts;
 }
 
-/* A free slot, or the least recently used one that this call does not need. */
-static uint32_t victim(const struct experts *x, uint64_t now)
+void experts_begin(struct experts *x, uint32_t n_tokens)
 {
-    uint32_t best = NOBODY;
-    for (uint32_t i = 0; i < x->n_slots; i++) {
-        if (x->owner[i] == NOBODY)
-            return i;
-        if (x->last_used[i] != now && (best == NOBODY || x->last_used[i] < x->last_used[best]))
-            best = i;
-    }
-    return best;
+    policy_begin(&x->policy, n_tokens);
 }
 
-bool experts_place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e)
+void experts_count(struct experts *x, uint32_t layer, const uint32_t *ids, uint32_t n_tokens, uint32_t n_used)
+{
+    uint32_t n_uses[SC_MAX_EXPERTS] = {0};
+    for (uint32_t i = 0; i < n_tokens * n_used; i++)
+        n_uses[ids[i]]++;
+    for (uint32_t id = 0; id < x->n_experts; id++)
+        if (n_uses[id])
+            policy_count(&x->policy, layer * x->n_experts + id, n_uses[id], n_tokens);
+}
+
+/* Queues the upload of an expert into a slot, whose expert loses it. */
+static bool place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e)
 {
     const struct expert_weights *from = &x->weights->layers[index / x->n_experts].experts[index % x->n_experts];
     const struct place *to = &x->slots[slot];
-    if (x->owner[slot] != NOBODY)
-        x->slot_of[x->owner[slot]] = NOBODY;
-    x->owner[slot] = NOBODY; /* until all of it is on its way */
+    policy_vacate(&x->policy, slot); /* until all of it is on its way */
     for (uint32_t m = 0; m < 3; m++) {
         const struct weight *w = matrix_of(from, m);
         if (!upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m), w->data, w->size_bytes,
@@ -129,9 +124,7 @@ bool experts_place(struct experts *x, struct upload *u, uint32_t index, uint32_t
             return false;
         x->uploaded_bytes += w->size_bytes;
     }
-    x->owner[slot] = index;
-    x->last_used[slot] = x->clock;
-    x->slot_of[x->owner[slot]] = slot;
+    policy_place(&x->policy, index, slot);
     return true;
 }
 
@@ -142,8 +135,8 @@ static bool publish(struct experts *x, struct upload *u, uint32_t layer, const u
     const uint32_t first = layer * x->n_experts;
     memset(x->table_row, 0, x->n_experts * sizeof(*x->table_row));
     for (uint32_t i = 0; i < n_ids; i++) {
-        const uint32_t slot = x->slot_of[first + ids[i]];
-        if (slot != NOBODY)
+        const uint32_t slot = x->policy.slot_of[first + ids[i]];
+        if (slot != POLICY_NONE)
             x->table_row[ids[i]] = slabs_address(&x->slabs, x->slots[slot]);
     }
     if (memcmp(x->table_row, &x->table_mirror[first], x->n_experts * sizeof(*x->table_row)) == 0)
@@ -152,7 +145,7 @@ static bool publish(struct experts *x, struct upload *u, uint32_t layer, const u
     return upload_bytes(u, &x->table, first * sizeof(uint64_t), x->table_row, x->n_experts * sizeof(*x->table_row), e);
 }
 
-bool experts_publish(struct experts *x, struct upload *u, uint32_t layer, struct sc_error *e)
+static bool publish_all(struct experts *x, struct upload *u, uint32_t layer, struct sc_error *e)
 {
     uint32_t all[SC_MAX_EXPERTS];
     for (uint32_t i = 0; i < x->n_experts; i++)
@@ -160,48 +153,69 @@ bool experts_publish(struct experts *x, struct upload *u, uint32_t layer, struct
     return publish(x, u, layer, all, x->n_experts, e);
 }
 
-uint32_t experts_free_slot(const struct experts *x)
+uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, uint32_t n_ids)
 {
-    for (uint32_t i = 0; i < x->n_slots; i++)
-        if (x->owner[i] == NOBODY)
-            return i;
-    return NOBODY;
-}
-
-bool experts_use(struct experts *x, uint32_t index)
-{
-    const uint32_t slot = x->slot_of[index];
-    if (slot == NOBODY) {
-        x->n_misses++;
-        return false;
+    const struct policy *p = &x->policy;
+    const uint32_t *slot_of = p->slot_of + layer * x->n_experts;
+    uint32_t n_present = 0, n_free = policy_n_open(p);
+    for (uint32_t i = 0; i < n_ids; i++) {
+        const uint32_t id = ids[i], slot = slot_of[id];
+        if (slot == POLICY_NONE)
+            continue;
+        ids[i] = ids[n_present];
+        ids[n_present++] = id;
+        n_free -= p->open[slot] && !p->held[slot];
     }
-    x->n_hits++;
-    x->last_used[slot] = ++x->clock;
-    return true;
+    return n_free < n_ids - n_present ? n_present + n_free : n_ids;
 }
 
 bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
                      bool only, struct sc_error *e)
 {
-    const uint64_t now = ++x->clock;
+    struct policy *p = &x->policy;
     const uint32_t first = layer * x->n_experts;
     for (uint32_t i = 0; i < n_ids; i++) /* what is there already must not fall victim to what is not */
-        if (x->slot_of[first + ids[i]] != NOBODY)
-            x->last_used[x->slot_of[first + ids[i]]] = now;
-    for (uint32_t i = 0; i < n_ids; i++) {
-        if (x->slot_of[first + ids[i]] != NOBODY) {
+        if (p->slot_of[first + ids[i]] != POLICY_NONE) {
+            policy_hold(p, p->slot_of[first + ids[i]]);
             x->n_hits++;
-            continue;
         }
+    for (uint32_t i = 0; i < n_ids; i++) {
+        if (p->slot_of[first + ids[i]] != POLICY_NONE)
+            continue;
         x->n_misses++;
-        const uint32_t slot = victim(x, now);
-        if (slot == NOBODY)
+        const uint32_t slot = policy_victim(p);
+        if (slot == POLICY_NONE)
             return sc_fail(e, SC_INVALID_ARGUMENT, "a pass needs more experts than there are slots");
-        if (!experts_place(x, u, first + ids[i], slot, e))
+        if (!place(x, u, first + ids[i], slot, e))
             return false;
+        policy_hold(p, slot);
     }
+    return only ? publish(x, u, layer, ids, n_ids, e) : publish_all(x, u, layer, e);
+}
 
-    return only ? publish(x, u, layer, ids, n_ids, e) : experts_publish(x, u, layer, e);
+void experts_release(struct experts *x, uint32_t layer)
+{
+    policy_release(&x->policy, layer);
+}
+
+bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e)
+{
+    uint32_t index, slot;
+    while (policy_promote(&x->policy, &index, &slot))
+        if (!place(x, u, index, slot, e))
+            return false;
+    for (uint32_t l = 0; l < x->n_layers; l++)
+        if (!publish_all(x, u, l, e))
+            return false;
+    return true;
+}
+
+bool experts_find(struct experts *x, uint32_t layer, uint32_t id)
+{
+    const bool hit = x->policy.slot_of[layer * x->n_experts + id] != POLICY_NONE;
+    x->n_hits += hit;
+    x->n_misses += !hit;
+    return hit;
 }
 
 struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uint32_t matrix)

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where experts live: a fixed pool of device memory slots, each holding one expert of one layer (gate, up, down). The
- * kernels find them through a table (layer, expert) -> address of its slot, 0 if it is not there. This first policy
- * uploads on demand and evicts what was used least recently; experts_require is the interface that later ones keep.
+ * kernels find them through a table (layer, expert) -> address of its slot, 0 if it is not there. policy.h chooses who
+ * has a slot; this file uploads, and tells the device.
  */
 #ifndef SCORIA_EXPERTS_H
 #define SCORIA_EXPERTS_H
 
 #include "config.h"
 #include "ops.h"
+#include "policy.h"
 #include "slabs.h"
 #include "upload.h"
 
@@ -20,10 +21,7 @@ struct experts {
     uint32_t n_slots;
     struct slabs slabs;
     struct place *slots; /* (n_slots) */
-    uint32_t *owner;     /* (n_slots) layer * n_experts + expert, or NOBODY */
-    uint64_t *last_used; /* (n_slots) */
-    uint32_t *slot_of;   /* (n_layers, n_experts) slot, or NOBODY */
-    uint64_t clock;
+    struct policy policy;
     struct buffer table;    /* on the device: (n_layers, n_experts) addresses */
     uint64_t *table_row;    /* (n_experts) scratch */
     uint64_t *table_mirror; /* (n_layers, n_experts) what the device's table holds */
@@ -46,27 +44,35 @@ void experts_finish(struct experts *x); /* accepts a zeroed struct */
 bool experts_are_resident(const struct experts *x);
 
 /*
- * Queues what is needed so that work submitted after upload_flush finds these experts of the layer in the table: ids
- * are distinct, n_ids <= n_slots. With `only`, the layer's table lists no other expert.
+ * Every pass begins here, and tells each layer's choice once the router has made it: ids (n_tokens, n_used), checked.
+ * What an earlier pass still held is let go.
  */
+void experts_begin(struct experts *x, uint32_t n_tokens);
+void experts_count(struct experts *x, uint32_t layer, const uint32_t *ids, uint32_t n_tokens, uint32_t n_used);
+
+/*
+ * For passes that upload what they need. Of the layer's distinct ids, experts_wave moves those to the front that can
+ * have slots at the same time as all that is held, and returns how many they are: what is there already first. 0 means
+ * that layers in flight hold too much: release one. experts_require queues what is needed so that work submitted after
+ * upload_flush finds the wave in the table, and holds its slots until experts_release: uploads for later layers take
+ * other slots, so a whole layer can be on its way while the one before computes (a prompt may use the slots of two
+ * layers' experts, the least valuable ones, and leaves the others alone). With `only`, the layer's table lists the wave
+ * and no other expert.
+ */
+uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, uint32_t n_ids);
 bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
                      bool only, struct sc_error *e) SC_CHECK;
+void experts_release(struct experts *x, uint32_t layer); /* the device is done with what was submitted for it */
+
+/*
+ * For passes whose misses the CPU computes: after experts_begin, queues the uploads of experts that have earned a slot,
+ * and what makes the table list all that have one. Then experts_find counts the hit or miss, and is true for a hit.
+ */
+bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
+bool experts_find(struct experts *x, uint32_t layer, uint32_t id);
 
 /* Empties all slots: after a failure, what was on its way to them may not have arrived. */
 void experts_forget(struct experts *x);
-
-/* For those who place experts themselves. `index` is layer * n_experts + expert. */
-
-/* Counts a use: true if the expert has a slot. */
-bool experts_use(struct experts *x, uint32_t index);
-
-uint32_t experts_free_slot(const struct experts *x); /* UINT32_MAX: there is none */
-
-/* Queues the upload of an expert into a slot, whose expert loses it. */
-bool experts_place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e) SC_CHECK;
-
-/* Queues what makes the layer's table list all its experts that have a slot. */
-bool experts_publish(struct experts *x, struct upload *u, uint32_t layer, struct sc_error *e) SC_CHECK;
 
 /* The layer's gate (0), up (1) or down (2) matrices as the kernels find them. */
 struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uint32_t matrix);

@@ -165,12 +165,14 @@ static bool submit(struct pass *p, uint32_t from, uint32_t to, struct sc_error *
     return gpu_submit(p->engine->gpu, p->list + from, to - from, &p->submitted, e);
 }
 
-static bool check_choice(const struct pass *p, uint32_t n, struct sc_error *e)
+/* What the layer's router chose for n tokens, once the device has written it. */
+static bool take_choice(struct pass *p, uint32_t layer, uint32_t n, struct sc_error *e)
 {
     const struct config *c = &p->engine->config;
     for (uint32_t i = 0; i < n * c->n_experts_used; i++)
         if (p->memory.host_ids[i] >= c->n_experts)
             return sc_fail(e, SC_DEVICE_LOST, "%s chose an expert that does not exist", p->engine->gpu->info.name);
+    experts_count(&p->engine->model.experts, layer, p->memory.host_ids, n, c->n_experts_used);
     return true;
 }
 
@@ -195,7 +197,7 @@ static bool lose_uploads(struct pass *p)
     return false;
 }
 
-/* Uploads the layer's chosen experts and runs them: in waves if they are more than there are slots. The last wave's
+/* Uploads the layer's chosen experts and runs them: in waves if they are more than the slots for them. The last wave's
    run is left to the caller. */
 static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_error *e)
 {
@@ -203,16 +205,16 @@ static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_
     struct experts *x = &engine->model.experts;
     uint32_t ids[SC_MAX_EXPERTS];
     const uint32_t n_ids = chosen_experts(p, n, ids), experts = 2 * layer + 1;
-    const bool only = n_ids > x->n_slots;
-    for (uint32_t first = 0; first < n_ids; first += x->n_slots) {
-        const uint32_t left = n_ids - first, n_wave = left < x->n_slots ? left : x->n_slots;
+    for (uint32_t first = 0, n_wave; first < n_ids; first += n_wave) {
         const double start = clock_seconds();
-        if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, only, e) ||
+        n_wave = experts_wave(x, layer, ids + first, n_ids - first);
+        if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, n_wave < n_ids, e) ||
             !upload_flush(&engine->upload, e))
             return lose_uploads(p);
         p->wait_seconds += clock_seconds() - start;
-        if (n_wave < left && (!submit(p, experts, experts + 1, e) || !pass_wait(p, e)))
+        if (first + n_wave < n_ids && (!submit(p, experts, experts + 1, e) || !pass_wait(p, e)))
             return false;
+        experts_release(x, layer); /* what is submitted next for other layers waits for what this layer reads */
     }
     return true;
 }
@@ -223,7 +225,8 @@ static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct
     const uint32_t n_layers = p->engine->config.n_layers;
     uint32_t from = 0;
     for (uint32_t l = 0; l < n_layers; l++) {
-        if (!submit(p, from, 2 * l + 1, e) || !pass_wait(p, e) || !check_choice(p, n, e) || !fetch_experts(p, l, n, e))
+        if (!submit(p, from, 2 * l + 1, e) || !pass_wait(p, e) || !take_choice(p, l, n, e) ||
+            !fetch_experts(p, l, n, e))
             return false;
         from = 2 * l + 1;
     }
@@ -240,7 +243,7 @@ static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e
     struct gpu *gpu = engine->gpu;
     const uint32_t n_layers = engine->config.n_layers;
     const uint64_t signalled = gpu->host_signalled;
-    if (!host_experts_begin(engine->host_experts, &engine->upload, e) || !upload_flush(&engine->upload, e))
+    if (!experts_promote(&engine->model.experts, &engine->upload, e) || !upload_flush(&engine->upload, e))
         return lose_uploads(p);
     for (uint32_t i = 0; i <= 2 * n_layers; i++)
         p->submissions[i] = (struct submission){.streams = p->list + i,
@@ -252,7 +255,7 @@ static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e
 
     bool ok = true;
     for (uint32_t l = 0; l < n_layers && ok; l++) {
-        ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && check_choice(p, 1, e);
+        ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && take_choice(p, l, 1, e);
         if (ok)
             host_experts_run(engine->host_experts, l, &p->memory);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
@@ -288,6 +291,7 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     const uint32_t n_streams = p->n_streams - (n == 1 && with_logits ? 0 : 1);
     if (!engine->config.n_experts || experts_are_resident(&engine->model.experts))
         return run_resident(p, n, n_streams, e);
+    experts_begin(&p->engine->model.experts, n);
     if (n == 1 && engine->host_experts)
         return run_with_host(p, n_streams, e);
     return run_uploading(p, n, n_streams, e);

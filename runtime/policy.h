@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who has a slot, and who deserves one: the directory of the slots and the choices of the cache. Knows neither Vulkan
+ * nor weights, so that tools/simulate-experts replays recorded routing through the very code that runs. An expert is
+ * named by its index, layer * n_experts + expert. Counts decide, never times: equal runs decide equally.
+ */
+#ifndef SCORIA_POLICY_H
+#define SCORIA_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+
+#define POLICY_NONE UINT32_MAX
+
+struct policy {
+    uint32_t n_layers, n_experts, n_slots;
+    uint32_t *owner;       /* (n_slots) the expert that has the slot, or POLICY_NONE */
+    uint32_t *slot_of;     /* (n_layers, n_experts) its slot, or POLICY_NONE */
+    float *heat;           /* (n_layers, n_experts) how much it is worth to have it in a slot: decayed count of uses */
+    bool *held;            /* (n_slots) needed by work that has not ended */
+    bool *open;            /* (n_slots) the pass may give it to another expert */
+    uint32_t n_promotions; /* that this token may still make */
+};
+
+bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32_t n_slots,
+                 struct sc_error *e) SC_CHECK;
+void policy_finish(struct policy *p); /* accepts a zeroed struct */
+
+/*
+ * A pass of n_tokens begins, and holds nothing yet. A prompt (n_tokens > 1) touches nearly all experts once, in the
+ * order of the layers, so only the least valuable slots are open to it: enough for two layers, no more.
+ */
+void policy_begin(struct policy *p, uint32_t n_tokens);
+
+/* n_uses of the pass's n_tokens tokens chose the expert. */
+void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_tokens);
+
+/* The slot that the pass can best spare for an expert that has none; POLICY_NONE: each is held or closed to it. */
+uint32_t policy_victim(const struct policy *p);
+uint32_t policy_n_open(const struct policy *p); /* slots that policy_victim may name */
+
+/* An expert that has earned a slot, for which the CPU need not wait. False: none, or this token has moved enough. */
+bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot);
+
+/* The expert has the slot now, and who had it has none. */
+void policy_place(struct policy *p, uint32_t index, uint32_t slot);
+void policy_vacate(struct policy *p, uint32_t slot);
+
+/* A slot that has an expert stays as it is until its layer is released. */
+void policy_hold(struct policy *p, uint32_t slot);
+void policy_release(struct policy *p, uint32_t layer);
+
+#endif
