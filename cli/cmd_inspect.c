@@ -260,8 +260,9 @@ static int run(const struct options *o)
         print_json(g, o->metadata || !o->tensors, o->tensors || !o->metadata);
     else
         print_text(g, o->metadata || !o->tensors, o->tensors || !o->metadata);
+    const bool ok = sc_gguf_check(g, &e);
     sc_gguf_close(g);
-    return EXIT_OK;
+    return ok ? EXIT_OK : engine_failed(&e);
 }
 
 static const enum option_id options[] = {OPTION_MODEL, OPTION_METADATA, OPTION_TENSORS, OPTION_JSON};

@@ -128,6 +128,8 @@ static int run(const struct options *o)
         t = sc_tokenizer_create(g, &e);
     if (t && read_input(o, &text, &e))
         ok = o->decode ? decode(o, t, &text, &e) : encode(o, t, &text, &e);
+    if (g && !sc_gguf_check(g, &e))
+        ok = false;
     text_finish(&text);
     sc_tokenizer_destroy(t);
     sc_gguf_close(g);

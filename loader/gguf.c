@@ -174,11 +174,22 @@ struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e)
         sc_fail_memory(e, "the model file");
         return NULL;
     }
-    if (!open_model(g, path, e)) {
-        sc_gguf_close(g);
-        return NULL;
-    }
-    return g;
+    struct sc_error cause = {0};
+    if (open_model(g, path, &cause) && sc_gguf_check(g, e))
+        return g;
+    /* that the file is shrinking explains whatever its zeros looked like */
+    if (sc_gguf_check(g, e))
+        sc_fail(e, cause.code, "%s", cause.text);
+    sc_gguf_close(g);
+    return NULL;
+}
+
+bool sc_gguf_check(const struct sc_gguf *g, struct sc_error *e)
+{
+    for (size_t i = 0; i < g->n_parts; i++)
+        if (g->parts[i].map.data && !mapping_check(&g->parts[i].map, g->parts[i].path, e))
+            return false;
+    return true;
 }
 
 void sc_gguf_close(struct sc_gguf *g)

@@ -4,8 +4,9 @@
  *
  * Versions 2 and 3, little endian, one file or a split set ("name-00001-of-00003.gguf"; any member may be named).
  * Nothing in the file is trusted: after sc_gguf_open succeeded every view lies inside its mapping, every count and
- * product has been checked, names are unique, and every tensor's bytes are all there. Source: the GGUF specification
- * (docs/gguf.md of ggml).
+ * product has been checked, names are unique, and every tensor's bytes are all there. If a file is truncated later, or
+ * its disk fails, views of what is lost read as zeros and sc_gguf_check fails (guard.h has the signal handler).
+ * Source: the GGUF specification (docs/gguf.md of ggml).
  */
 #ifndef SCORIA_GGUF_H
 #define SCORIA_GGUF_H
@@ -67,6 +68,9 @@ struct sc_gguf;
 /* Opens and maps the model with all its parts. The caller owns the result; views die with it. */
 struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e) SC_CHECK;
 void sc_gguf_close(struct sc_gguf *g); /* accepts NULL */
+
+/* Fails if a view that was read since the model was opened may have held zeros instead of the file's bytes. */
+bool sc_gguf_check(const struct sc_gguf *g, struct sc_error *e) SC_CHECK;
 
 const char *sc_gguf_path(const struct sc_gguf *g); /* as given to sc_gguf_open */
 uint32_t sc_gguf_version(const struct sc_gguf *g);

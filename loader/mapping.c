@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "guard.h"
 #include "printable.h"
 
 static bool map(struct mapping *m, int fd, const char *path, struct sc_error *e)
@@ -30,7 +31,12 @@ static bool map(struct mapping *m, int fd, const char *path, struct sc_error *e)
         return sc_fail(e, SC_IO, "%s cannot be mapped: %s", sc_printable_path(path).text, strerror(errno));
     m->data = data;
     m->size_bytes = (size_t)st.st_size;
-    return true;
+    m->fd = fd;
+    m->guard = guard_add(data, m->size_bytes);
+    if (m->guard)
+        return true;
+    munmap(data, m->size_bytes);
+    return sc_fail(e, SC_UNSUPPORTED, "%s cannot be mapped beside so many other files", sc_printable_path(path).text);
 }
 
 bool mapping_init(struct mapping *m, const char *path, struct sc_error *e)
@@ -44,14 +50,25 @@ bool mapping_init(struct mapping *m, const char *path, struct sc_error *e)
     if (fd < 0)
         return sc_fail(e, SC_IO, "%s cannot be opened: %s", sc_printable_path(path).text, strerror(errno));
 
-    bool ok = map(m, fd, path, e);
+    if (map(m, fd, path, e))
+        return true;
     close(fd);
-    return ok;
+    *m = (struct mapping){0};
+    return false;
 }
 
 void mapping_finish(struct mapping *m)
 {
-    if (m->data)
+    if (m->data) {
+        guard_remove(m->guard);
         munmap((void *)m->data, m->size_bytes);
+        close(m->fd);
+    }
     *m = (struct mapping){0};
+}
+
+bool mapping_check(const struct mapping *m, const char *path, struct sc_error *e)
+{
+    return !guard_was_hit(m->guard) ||
+           sc_fail(e, SC_IO, "%s was truncated or could not be read while it was in use", sc_printable_path(path).text);
 }

@@ -136,7 +136,7 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
         return NULL;
     }
     engine->params = *params;
-    if (!open_model(engine, e) || !open_device(engine, e)) {
+    if (!open_model(engine, e) || !open_device(engine, e) || !sc_gguf_check(engine->gguf, e)) {
         sc_engine_destroy(engine);
         return NULL;
     }

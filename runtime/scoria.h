@@ -8,7 +8,8 @@
  *     text -> sc_tokenizer_encode -> sc_session_eval -> logits -> sc_sampler_sample -> sc_tokenizer_decode -> text
  *
  * An engine and its sessions belong to one thread at a time. Structs of parameters that are all zero are the defaults.
- * Functions that fail say why in *e (error.h); the library never prints, exits or aborts on input.
+ * Functions that fail say why in *e (error.h); the library never prints, exits or aborts on input. Opening a model
+ * installs a handler for SIGBUS, which a file that is truncated while it is mapped would otherwise die of.
  */
 #ifndef SCORIA_H
 #define SCORIA_H

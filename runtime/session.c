@@ -71,7 +71,7 @@ static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, 
         if (n_tokens > 1 && p->progress && !p->progress(p->user, SC_PHASE_PREFILL, done, n_tokens))
             return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
     }
-    return n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e);
+    return (n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e)) && sc_gguf_check(s->engine->gguf, e);
 }
 
 bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,

@@ -81,7 +81,7 @@ static void touch_weights(const struct config *c, const struct weights *w)
         touch(c->rope_factors, c->n_rot / 2 * sizeof *c->rope_factors);
 }
 
-static bool load(const struct sc_gguf *g, struct sc_error *e)
+bool touch_everything(const struct sc_gguf *g, struct sc_error *e)
 {
     struct config c;
     struct weights w;
@@ -109,7 +109,7 @@ static bool load(const struct sc_gguf *g, struct sc_error *e)
 bool load_everything(const char *path, struct sc_error *e)
 {
     struct sc_gguf *g = sc_gguf_open(path, e);
-    bool ok = g && load(g, e);
+    bool ok = g && touch_everything(g, e);
     sc_gguf_close(g);
     return ok;
 }

@@ -5,9 +5,12 @@
 #ifndef SCORIA_TESTS_LOAD_EVERYTHING_H
 #define SCORIA_TESTS_LOAD_EVERYTHING_H
 
-#include "error.h"
+#include "gguf.h"
 
 /* True if the file is good up to its weights and, where it has one, its tokenizer. */
 bool load_everything(const char *path, struct sc_error *e) SC_CHECK;
+
+/* The same for a model that is open. */
+bool touch_everything(const struct sc_gguf *g, struct sc_error *e) SC_CHECK;
 
 #endif

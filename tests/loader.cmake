@@ -3,6 +3,7 @@ scoria_test(test_types LIBS scoria_loader DEFINITIONS SCORIA_TEST_VECTORS="${CMA
 scoria_test(test_gguf SOURCES gguf_builder.c model_builder.c LIBS scoria_loader)
 scoria_test(test_config SOURCES gguf_builder.c model_builder.c LIBS scoria_loader)
 scoria_test(test_damage SOURCES gguf_builder.c model_builder.c load_everything.c LIBS scoria_loader)
+scoria_test(test_guard SOURCES gguf_builder.c model_builder.c load_everything.c LIBS scoria_loader)
 scoria_test(test_allocation SOURCES gguf_builder.c model_builder.c load_everything.c failing_malloc.c LIBS scoria_loader
     LINK_OPTIONS -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
 
