@@ -5,12 +5,13 @@
 
 enum { MAX_STREAMS = 1024, MAX_GROUPS = 65535 };
 
-bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e)
+static bool init(struct commands *c, struct gpu *gpu, struct queue *queue, struct sc_error *e)
 {
     memset(c, 0, sizeof(*c));
     c->gpu = gpu;
+    c->queue = queue;
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                    .queueFamilyIndex = gpu->queue_family};
+                                    .queueFamilyIndex = queue->family};
     if (!gpu_check(gpu, gpu->vk.vkCreateCommandPool(gpu->device, &pool, NULL, &c->pool), "create a command pool", e))
         return false;
     VkCommandBufferAllocateInfo buffer = {
@@ -27,6 +28,16 @@ bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e)
     return true;
 }
 
+bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e)
+{
+    return init(c, gpu, &gpu->compute, e);
+}
+
+bool commands_init_transfer(struct commands *c, struct gpu *gpu, struct sc_error *e)
+{
+    return init(c, gpu, &gpu->transfer, e);
+}
+
 void commands_finish(struct commands *c)
 {
     if (c->pool)
@@ -34,16 +45,30 @@ void commands_finish(struct commands *c)
     memset(c, 0, sizeof(*c));
 }
 
+static bool computes(const struct commands *c)
+{
+    return c->queue->stages & VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+}
+
+static VkAccessFlags write_access(const struct commands *c)
+{
+    return VK_ACCESS_TRANSFER_WRITE_BIT | (computes(c) ? VK_ACCESS_SHADER_WRITE_BIT : 0);
+}
+
+static VkAccessFlags read_access(const struct commands *c)
+{
+    return VK_ACCESS_TRANSFER_READ_BIT | (computes(c) ? VK_ACCESS_SHADER_READ_BIT : 0);
+}
+
 void commands_barrier(struct commands *c)
 {
     if (c->error.code)
         return;
-    const VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    const VkPipelineStageFlags stages = c->queue->stages;
     VkMemoryBarrier memory = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
-                         VK_ACCESS_TRANSFER_WRITE_BIT,
+        .srcAccessMask = write_access(c),
+        .dstAccessMask = read_access(c) | write_access(c),
     };
     c->gpu->vk.vkCmdPipelineBarrier(c->buffer, stages, stages, 0, 1, &memory, 0, NULL, 0, NULL);
     c->n_pending = 0;
@@ -149,12 +174,11 @@ bool commands_end(struct commands *c, struct sc_error *e)
         /* results in host-visible memory become visible to the host once the submit is waited for */
         VkMemoryBarrier memory = {
             .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-            .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+            .srcAccessMask = write_access(c),
             .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
         };
-        c->gpu->vk.vkCmdPipelineBarrier(c->buffer,
-                                        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
-                                        VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &memory, 0, NULL, 0, NULL);
+        c->gpu->vk.vkCmdPipelineBarrier(c->buffer, c->queue->stages, VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &memory, 0, NULL,
+                                        0, NULL);
         const VkResult result = c->gpu->vk.vkEndCommandBuffer(c->buffer);
         if (gpu_check(c->gpu, result, "finish recording", &c->error))
             return true;
@@ -162,43 +186,69 @@ bool commands_end(struct commands *c, struct sc_error *e)
     return sc_fail(e, c->error.code, "%s", c->error.text);
 }
 
+/* What a submission waits for. */
+struct waits {
+    VkSemaphore semaphores[3];
+    uint64_t values[3];
+    VkPipelineStageFlags stages[3];
+    uint32_t n;
+};
+
+static void wait_for(struct waits *w, VkSemaphore semaphore, uint64_t value)
+{
+    if (value == 0)
+        return;
+    w->semaphores[w->n] = semaphore;
+    w->values[w->n] = value;
+    w->stages[w->n++] = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+}
+
 bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t n, struct sc_error *e)
 {
     VkCommandBuffer buffers[MAX_STREAMS];
     VkSubmitInfo infos[MAX_STREAMS];
     VkTimelineSemaphoreSubmitInfo values[MAX_STREAMS];
-    static const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+    struct waits waits[MAX_STREAMS];
+    struct queue *queue = submissions[0].streams[0]->queue;
+    const uint64_t new_transfers = gpu->transfer.submitted > gpu->transfers_awaited ? gpu->transfer.submitted : 0;
     uint32_t n_buffers = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct submission *s = &submissions[i];
+        struct waits *w = &waits[i];
         if (n > MAX_STREAMS || s->n_streams > MAX_STREAMS - n_buffers)
             return sc_fail(e, SC_UNSUPPORTED, "a step of more than %d pieces", MAX_STREAMS);
         for (uint32_t j = 0; j < s->n_streams; j++)
             buffers[n_buffers + j] = s->streams[j]->buffer;
-        s->value = gpu->submitted + 1 + i;
+        w->n = 0;
+        wait_for(w, gpu->host_timeline, s->wait_host);
+        wait_for(w, gpu->compute.timeline, s->wait_compute);
+        wait_for(w, gpu->transfer.timeline, i == 0 && queue == &gpu->compute ? new_transfers : 0);
+        s->value = queue->submitted + 1 + i;
         values[i] = (VkTimelineSemaphoreSubmitInfo){
             .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
-            .waitSemaphoreValueCount = s->wait_host ? 1 : 0,
-            .pWaitSemaphoreValues = &s->wait_host,
+            .waitSemaphoreValueCount = w->n,
+            .pWaitSemaphoreValues = w->values,
             .signalSemaphoreValueCount = 1,
             .pSignalSemaphoreValues = &s->value,
         };
         infos[i] = (VkSubmitInfo){
             .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
             .pNext = &values[i],
-            .waitSemaphoreCount = s->wait_host ? 1 : 0,
-            .pWaitSemaphores = &gpu->host_timeline,
-            .pWaitDstStageMask = &stage,
+            .waitSemaphoreCount = w->n,
+            .pWaitSemaphores = w->semaphores,
+            .pWaitDstStageMask = w->stages,
             .commandBufferCount = s->n_streams,
             .pCommandBuffers = &buffers[n_buffers],
             .signalSemaphoreCount = 1,
-            .pSignalSemaphores = &gpu->timeline,
+            .pSignalSemaphores = &queue->timeline,
         };
         n_buffers += s->n_streams;
     }
-    if (!gpu_check(gpu, gpu->vk.vkQueueSubmit(gpu->queue, n, infos, VK_NULL_HANDLE), "run a step", e))
+    if (!gpu_check(gpu, gpu->vk.vkQueueSubmit(queue->handle, n, infos, VK_NULL_HANDLE), "run a step", e))
         return false;
-    gpu->submitted += n;
+    queue->submitted += n;
+    if (queue == &gpu->compute)
+        gpu->transfers_awaited = gpu->transfer.submitted;
     gpu->n_submits++;
     return true;
 }
@@ -213,10 +263,10 @@ bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_str
     return ok;
 }
 
-bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e)
+static bool wait_timeline(struct gpu *gpu, const struct queue *queue, uint64_t value, struct sc_error *e)
 {
     /* what the host has signalled is there already, but the validation layer only believes it once it is waited for */
-    const VkSemaphore semaphores[] = {gpu->timeline, gpu->host_timeline};
+    const VkSemaphore semaphores[] = {queue->timeline, gpu->host_timeline};
     const uint64_t values[] = {value, gpu->host_signalled};
     VkSemaphoreWaitInfo wait = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
@@ -225,6 +275,16 @@ bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e)
         .pValues = values,
     };
     return gpu_check(gpu, gpu->vk.vkWaitSemaphores(gpu->device, &wait, UINT64_MAX), "finish a step", e);
+}
+
+bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e)
+{
+    return wait_timeline(gpu, &gpu->compute, value, e);
+}
+
+bool gpu_wait_transfer(struct gpu *gpu, uint64_t value, struct sc_error *e)
+{
+    return wait_timeline(gpu, &gpu->transfer, value, e);
 }
 
 bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e)

@@ -115,35 +115,61 @@ static bool has_device_extension(VkPhysicalDevice physical, const char *name)
     return found;
 }
 
+/* Bytes that imported host memory is aligned to; 0: the device cannot import any. */
+static uint64_t import_alignment(VkPhysicalDevice physical)
+{
+    if (!has_device_extension(physical, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME))
+        return 0;
+    VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &host};
+    vkGetPhysicalDeviceProperties2(physical, &properties);
+    return host.minImportedHostPointerAlignment;
+}
+
 static bool open_device(struct gpu *gpu, struct sc_error *e)
 {
-    gpu->queue_family = device_queue_family(gpu->physical);
+    /* integrated GPUs copy from RAM to RAM: a second queue would only take turns with the first */
+    const uint32_t copies = gpu->info.kind == SC_DEVICE_INTEGRATED ? UINT32_MAX : device_transfer_family(gpu->physical);
+    gpu->compute.family = device_queue_family(gpu->physical);
+    gpu->compute.stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    gpu->transfer.family = copies == UINT32_MAX ? gpu->compute.family : copies;
+    gpu->transfer.stages = VK_PIPELINE_STAGE_TRANSFER_BIT;
     gpu->has_budget = has_device_extension(gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    gpu->import_alignment = import_alignment(gpu->physical);
     const float priority = 0.5f;
-    VkDeviceQueueCreateInfo queue = {
-        .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
-        .queueFamilyIndex = gpu->queue_family,
-        .queueCount = 1,
-        .pQueuePriorities = &priority,
-    };
+    VkDeviceQueueCreateInfo queues[2];
+    for (uint32_t i = 0; i < 2; i++)
+        queues[i] = (VkDeviceQueueCreateInfo){
+            .sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+            .queueFamilyIndex = i ? gpu->transfer.family : gpu->compute.family,
+            .queueCount = 1,
+            .pQueuePriorities = &priority,
+        };
     VkPhysicalDeviceVulkan12Features f12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
         .bufferDeviceAddress = VK_TRUE,
         .timelineSemaphore = VK_TRUE,
     };
-    const char *extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME};
+    const char *extensions[2];
+    uint32_t n_extensions = 0;
+    if (gpu->has_budget)
+        extensions[n_extensions++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    if (gpu->import_alignment)
+        extensions[n_extensions++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = &f12,
-        .queueCreateInfoCount = 1,
-        .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = gpu->has_budget ? 1 : 0,
+        .queueCreateInfoCount = gpu->transfer.family == gpu->compute.family ? 1 : 2,
+        .pQueueCreateInfos = queues,
+        .enabledExtensionCount = n_extensions,
         .ppEnabledExtensionNames = extensions,
     };
     if (!gpu_check(gpu, vkCreateDevice(gpu->physical, &info, NULL, &gpu->device), "open the device", e))
         return false;
     volkLoadDeviceTable(&gpu->vk, gpu->device);
-    gpu->vk.vkGetDeviceQueue(gpu->device, gpu->queue_family, 0, &gpu->queue);
+    gpu->vk.vkGetDeviceQueue(gpu->device, gpu->compute.family, 0, &gpu->compute.handle);
+    gpu->vk.vkGetDeviceQueue(gpu->device, gpu->transfer.family, 0, &gpu->transfer.handle);
     vkGetPhysicalDeviceMemoryProperties(gpu->physical, &gpu->memory);
 
     VkPhysicalDeviceMaintenance3Properties limits = {.sType =
@@ -168,7 +194,9 @@ static bool create_objects(struct gpu *gpu, struct sc_error *e)
     VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
     return gpu_check(gpu, gpu->vk.vkCreatePipelineLayout(gpu->device, &layout, NULL, &gpu->layout),
                      "create a pipeline layout", e) &&
-           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->timeline),
+           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->compute.timeline),
+                     "create a semaphore", e) &&
+           gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->transfer.timeline),
                      "create a semaphore", e) &&
            gpu_check(gpu, gpu->vk.vkCreateSemaphore(gpu->device, &semaphore, NULL, &gpu->host_timeline),
                      "create a semaphore", e);
@@ -200,7 +228,8 @@ void gpu_destroy(struct gpu *gpu)
             gpu->vk.vkDestroyPipeline(gpu->device, gpu->pipelines[i], NULL);
         gpu->vk.vkDestroyPipelineCache(gpu->device, gpu->cache, NULL);
         gpu->vk.vkDestroyPipelineLayout(gpu->device, gpu->layout, NULL);
-        gpu->vk.vkDestroySemaphore(gpu->device, gpu->timeline, NULL);
+        gpu->vk.vkDestroySemaphore(gpu->device, gpu->compute.timeline, NULL);
+        gpu->vk.vkDestroySemaphore(gpu->device, gpu->transfer.timeline, NULL);
         gpu->vk.vkDestroySemaphore(gpu->device, gpu->host_timeline, NULL);
         gpu->vk.vkDestroyDevice(gpu->device, NULL);
     }

@@ -11,21 +11,29 @@
 #include "kernels.h"
 #include "scoria.h"
 
+/* A queue of the device, and the timeline that counts its submissions. */
+struct queue {
+    VkQueue handle;
+    uint32_t family;
+    VkPipelineStageFlags stages; /* what its commands run in */
+    VkSemaphore timeline;
+    uint64_t submitted; /* the timeline's value once all is done */
+};
+
 struct gpu {
     VkInstance instance;
     VkPhysicalDevice physical;
     VkDevice device;
     struct VolkDeviceTable vk;
-    VkQueue queue;
-    uint32_t queue_family;
+    struct queue compute;
+    struct queue transfer;      /* for uploads: a queue of its own where the device has one, else the same VkQueue */
+    uint64_t transfers_awaited; /* value of transfer.timeline that the submissions so far wait for */
     VkPipelineLayout layout;
     VkPipelineCache cache;
     VkPipeline pipelines[N_KERNELS]; /* made when first used */
-    VkSemaphore timeline;            /* counts submissions */
-    uint64_t submitted;              /* the timeline's value once all is done */
     VkSemaphore host_timeline;       /* counts what the host has got ready: gpu_signal */
     uint64_t host_signalled;         /* its value */
-    uint64_t n_submits;              /* calls of the queue, for the statistics */
+    uint64_t n_submits;              /* calls of the queues, for the statistics */
     VkPhysicalDeviceMemoryProperties memory;
     VkDeviceSize max_allocation; /* bytes of one VkBuffer with its memory */
     uint64_t allocated_bytes;    /* by buffer_init and not yet finished */
@@ -34,6 +42,7 @@ struct gpu {
     char cache_path[4096];     /* of the pipeline cache; "": none */
     size_t cache_loaded_bytes; /* what the file gave */
     bool has_budget;           /* VK_EXT_memory_budget */
+    uint64_t import_alignment; /* of host memory that the device can read in place; 0: it cannot */
 };
 
 /*
@@ -57,9 +66,10 @@ enum memory_kind {
 struct buffer {
     VkBuffer handle;
     VkDeviceMemory memory;
-    VkDeviceAddress address; /* a multiple of 256 at least where the driver says so, of 16 always */
-    void *mapped;            /* NULL for MEMORY_DEVICE; coherent */
+    VkDeviceAddress address; /* a multiple of 256 at least where the driver says so, of 16 always; 0 if imported */
+    void *mapped;            /* NULL for MEMORY_DEVICE and imported memory; coherent */
     uint64_t size_bytes;
+    bool imported;
 };
 
 /* What kernels may read beyond the end of a matrix, since quant.glsl reads whole words: allocations have it behind. */
@@ -71,6 +81,14 @@ uint64_t buffer_footprint(uint64_t size_bytes);
 bool buffer_init(struct gpu *gpu, struct buffer *b, enum memory_kind kind, uint64_t size_bytes, const char *what,
                  struct sc_error *e) SC_CHECK;
 void buffer_finish(struct gpu *gpu, struct buffer *b); /* accepts a zeroed struct */
+
+/*
+ * Makes host memory a buffer that transfers may read: page-locked, no copy. size_bytes and the address are multiples of
+ * gpu->import_alignment; the memory outlives the buffer. Drivers refuse some memory, such as mapped files: then false,
+ * and *e says why. Takes nothing off the budget.
+ */
+bool buffer_import(struct gpu *gpu, struct buffer *b, const void *memory, uint64_t size_bytes,
+                   struct sc_error *e) SC_CHECK;
 
 /* ---- pipeline.c ---- */
 
@@ -98,6 +116,7 @@ enum { COMMANDS_MAX_PENDING = 64 };
  */
 struct commands {
     struct gpu *gpu;
+    struct queue *queue;
     VkCommandPool pool;
     VkCommandBuffer buffer;
     struct access pending[COMMANDS_MAX_PENDING]; /* since the last barrier */
@@ -107,6 +126,9 @@ struct commands {
 };
 
 bool commands_init(struct commands *c, struct gpu *gpu, struct sc_error *e) SC_CHECK;
+
+/* For copies alone, which run beside the dispatches of other streams where the device can do that. */
+bool commands_init_transfer(struct commands *c, struct gpu *gpu, struct sc_error *e) SC_CHECK;
 void commands_finish(struct commands *c); /* accepts a zeroed struct */
 
 /* Starts recording anew. The device must be done with the earlier recording. Waits for everything submitted before. */
@@ -126,21 +148,26 @@ void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_
                    uint64_t to_offset, uint64_t size_bytes);
 bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
 
-/* Streams that begin when the host has signalled wait_host (0: at once), in order after the submissions before them. */
+/*
+ * Streams of one queue that begin when the host has signalled wait_host and the compute queue has reached wait_compute
+ * (0: at once), in order after the submissions before them. Those on the compute queue also wait for all transfers that
+ * were submitted before them.
+ */
 struct submission {
     struct commands *const *streams;
     uint32_t n_streams;
-    uint64_t wait_host;
+    uint64_t wait_host, wait_compute;
     uint64_t value; /* set by gpu_submit: what gpu_wait takes, after which the streams' results are visible */
 };
 
-/* Hands them to the queue in one call. */
+/* Hands them to their queue in one call. */
 bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t n, struct sc_error *e) SC_CHECK;
 
 /* One submission that waits for nothing; a failure leaves *value as it was. */
 bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_streams, uint64_t *value,
                 struct sc_error *e) SC_CHECK;
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
+bool gpu_wait_transfer(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 
 /* Lets the submissions go that wait for gpu->host_signalled up to `value`. */
 bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;

@@ -70,16 +70,16 @@ uint32_t device_queue_family(VkPhysicalDevice physical)
     return graphics;
 }
 
-static bool has_transfer_family(VkPhysicalDevice physical)
+uint32_t device_transfer_family(VkPhysicalDevice physical)
 {
     VkQueueFamilyProperties families[32];
     uint32_t n = 32;
     vkGetPhysicalDeviceQueueFamilyProperties(physical, &n, families);
     for (uint32_t i = 0; i < n; i++)
         if ((families[i].queueFlags & VK_QUEUE_TRANSFER_BIT) &&
-            !(families[i].queueFlags & (VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT)))
-            return true;
-    return false;
+            !(families[i].queueFlags & (VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT)) && families[i].queueCount > 0)
+            return i;
+    return UINT32_MAX;
 }
 
 static bool has_extension(const VkExtensionProperties *list, uint32_t n, const char *name)
@@ -141,7 +141,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
     info->max_workgroup_size = basic.limits.maxComputeWorkGroupInvocations;
     info->shared_bytes = basic.limits.maxComputeSharedMemorySize;
     snprintf(info->name, sizeof(info->name), "%.*s", (int)sizeof(basic.deviceName), basic.deviceName);
-    info->has_transfer_queue = has_transfer_family(physical);
+    info->has_transfer_queue = device_transfer_family(physical) != UINT32_MAX;
 
     VkExtensionProperties *extensions = calloc(MAX_EXTENSIONS, sizeof(*extensions));
     uint32_t n = extensions ? MAX_EXTENSIONS : 0;

@@ -20,4 +20,7 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
 /* The device's compute queue family; UINT32_MAX if it has none. */
 uint32_t device_queue_family(VkPhysicalDevice physical);
 
+/* A family of queues that only copy, beside the others; UINT32_MAX if there is none. */
+uint32_t device_transfer_family(VkPhysicalDevice physical);
+
 #endif

@@ -53,17 +53,29 @@ static uint32_t choose_type(const struct gpu *gpu, uint32_t allowed, enum memory
     return type;
 }
 
+/* Transfers on a queue of their own write what the compute queue reads. */
+static void share(const struct gpu *gpu, VkBufferCreateInfo *info, uint32_t families[2])
+{
+    families[0] = gpu->compute.family;
+    families[1] = gpu->transfer.family;
+    const bool two = families[0] != families[1];
+    info->sharingMode = two ? VK_SHARING_MODE_CONCURRENT : VK_SHARING_MODE_EXCLUSIVE;
+    info->queueFamilyIndexCount = two ? 2 : 0;
+    info->pQueueFamilyIndices = families;
+}
+
 static bool create(struct gpu *gpu, struct buffer *b, enum memory_kind kind, const char *name, struct sc_error *e)
 {
     char what[128];
+    uint32_t families[2];
     snprintf(what, sizeof(what), "allocate memory for %s", name);
     VkBufferCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = b->size_bytes + BUFFER_PADDING_BYTES,
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
                  VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
-        .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
     };
+    share(gpu, &info, families);
     if (!gpu_check(gpu, gpu->vk.vkCreateBuffer(gpu->device, &info, NULL, &b->handle), what, e))
         return false;
 
@@ -117,12 +129,57 @@ bool buffer_init(struct gpu *gpu, struct buffer *b, enum memory_kind kind, uint6
     return true;
 }
 
+static bool import(struct gpu *gpu, struct buffer *b, const void *memory, struct sc_error *e)
+{
+    static const char what[] = "import the weights' memory";
+    const VkExternalMemoryHandleTypeFlagBits handle = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+    void *pointer = (void *)(uintptr_t)memory; /* Vulkan has no const; transfers only read it */
+    uint32_t families[2];
+    VkMemoryHostPointerPropertiesEXT properties = {.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT};
+    VkExternalMemoryBufferCreateInfo external = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO,
+                                                 .handleTypes = handle};
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                               .pNext = &external,
+                               .size = b->size_bytes,
+                               .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT};
+    share(gpu, &info, families);
+    if (!gpu_check(gpu, gpu->vk.vkGetMemoryHostPointerPropertiesEXT(gpu->device, handle, pointer, &properties), what,
+                   e) ||
+        !gpu_check(gpu, gpu->vk.vkCreateBuffer(gpu->device, &info, NULL, &b->handle), what, e))
+        return false;
+    VkMemoryRequirements needs;
+    gpu->vk.vkGetBufferMemoryRequirements(gpu->device, b->handle, &needs);
+    const uint32_t type = memory_type(gpu, needs.memoryTypeBits & properties.memoryTypeBits, 0, 0);
+    if (type == UINT32_MAX || needs.size > b->size_bytes)
+        return sc_fail(e, SC_UNSUPPORTED, "%s cannot read the weights' memory in place", gpu->info.name);
+    VkImportMemoryHostPointerInfoEXT host = {
+        .sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT, .handleType = handle, .pHostPointer = pointer};
+    VkMemoryAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                     .pNext = &host,
+                                     .allocationSize = b->size_bytes,
+                                     .memoryTypeIndex = type};
+    return gpu_check(gpu, gpu->vk.vkAllocateMemory(gpu->device, &allocate, NULL, &b->memory), what, e) &&
+           gpu_check(gpu, gpu->vk.vkBindBufferMemory(gpu->device, b->handle, b->memory, 0), what, e);
+}
+
+bool buffer_import(struct gpu *gpu, struct buffer *b, const void *memory, uint64_t size_bytes, struct sc_error *e)
+{
+    memset(b, 0, sizeof(*b));
+    b->size_bytes = size_bytes;
+    b->imported = true;
+    if (import(gpu, b, memory, e))
+        return true;
+    buffer_finish(gpu, b);
+    return false;
+}
+
 void buffer_finish(struct gpu *gpu, struct buffer *b)
 {
     if (b->handle) {
         gpu->vk.vkDestroyBuffer(gpu->device, b->handle, NULL);
         gpu->vk.vkFreeMemory(gpu->device, b->memory, NULL);
-        gpu->allocated_bytes -= buffer_footprint(b->size_bytes);
+        if (!b->imported)
+            gpu->allocated_bytes -= buffer_footprint(b->size_bytes);
     }
     memset(b, 0, sizeof(*b));
 }

@@ -1,14 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "upload.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+/* An import pins its pages in one allocation, and drivers bound those. */
+static const uint64_t MAX_IMPORT_BYTES = 512u << 20;
+
+struct import {
+    const uint8_t *memory;
+    struct buffer buffer;
+};
 
 bool upload_init(struct upload *u, struct gpu *gpu, uint64_t ring_bytes, struct sc_error *e)
 {
     memset(u, 0, sizeof(*u));
     u->gpu = gpu;
     return buffer_init(gpu, &u->ring, MEMORY_UPLOAD, ring_bytes, "the upload ring", e) &&
-           commands_init(&u->halves[0], gpu, e) && commands_init(&u->halves[1], gpu, e);
+           commands_init_transfer(&u->halves[0], gpu, e) && commands_init_transfer(&u->halves[1], gpu, e);
+}
+
+static void finish_imports(struct upload *u, uint32_t first)
+{
+    while (u->n_imports > first)
+        buffer_finish(u->gpu, &u->imports[--u->n_imports].buffer);
 }
 
 void upload_finish(struct upload *u)
@@ -18,7 +33,39 @@ void upload_finish(struct upload *u)
     commands_finish(&u->halves[0]);
     commands_finish(&u->halves[1]);
     buffer_finish(u->gpu, &u->ring);
+    finish_imports(u, 0);
+    free(u->imports);
     memset(u, 0, sizeof(*u));
+}
+
+bool upload_import(struct upload *u, const void *memory, uint64_t size_bytes, struct sc_error *e)
+{
+    struct gpu *gpu = u->gpu;
+    if (!gpu->import_alignment)
+        return sc_fail(e, SC_UNSUPPORTED, "%s cannot read host memory in place", gpu->info.name);
+    const uint64_t align = gpu->import_alignment, first = (uintptr_t)memory / align * align;
+    const uint64_t end = ((uintptr_t)memory + size_bytes + align - 1) / align * align;
+    const uint32_t before = u->n_imports;
+    const uint64_t n = (end - first + MAX_IMPORT_BYTES - 1) / MAX_IMPORT_BYTES;
+    struct import *imports = realloc(u->imports, (before + n) * sizeof(*imports));
+    if (!imports)
+        return sc_fail_memory(e, "the imported memory");
+    u->imports = imports;
+    for (uint64_t at = first; at < end; at += MAX_IMPORT_BYTES, u->n_imports++) {
+        struct import *i = &imports[u->n_imports];
+        i->memory = (const uint8_t *)(uintptr_t)at;
+        if (!buffer_import(gpu, &i->buffer, i->memory, end - at < MAX_IMPORT_BYTES ? end - at : MAX_IMPORT_BYTES, e)) {
+            finish_imports(u, before);
+            return false;
+        }
+    }
+    return true;
+}
+
+void upload_after(struct upload *u, uint64_t value)
+{
+    if (value > u->wait_compute)
+        u->wait_compute = value;
 }
 
 bool upload_flush(struct upload *u, struct sc_error *e)
@@ -26,10 +73,11 @@ bool upload_flush(struct upload *u, struct sc_error *e)
     if (!u->recording)
         return true;
     struct commands *half = &u->halves[u->current];
+    struct submission one = {.streams = &half, .n_streams = 1, .wait_compute = u->wait_compute};
     u->recording = false;
-    commands_barrier(half); /* what comes next may be a stream that continues one from before this */
-    if (!commands_end(half, e) || !gpu_submit(u->gpu, &half, 1, &u->submitted[u->current], e))
+    if (!commands_end(half, e) || !gpu_submit_chain(u->gpu, &one, 1, e))
         return false;
+    u->submitted[u->current] = one.value;
     u->current ^= 1;
     return true;
 }
@@ -37,7 +85,7 @@ bool upload_flush(struct upload *u, struct sc_error *e)
 /* Makes the current half ready to be filled from its start. */
 static bool start_half(struct upload *u, struct sc_error *e)
 {
-    if (u->submitted[u->current] && !gpu_wait(u->gpu, u->submitted[u->current], e))
+    if (u->submitted[u->current] && !gpu_wait_transfer(u->gpu, u->submitted[u->current], e))
         return false;
     u->submitted[u->current] = 0;
     u->filled_bytes = 0;
@@ -46,26 +94,49 @@ static bool start_half(struct upload *u, struct sc_error *e)
     return true;
 }
 
+/* The import that holds the byte at `from`, and how many of size_bytes from there on; NULL: none does. */
+static const struct import *import_of(const struct upload *u, const uint8_t *from, uint64_t *size_bytes)
+{
+    for (uint32_t i = 0; i < u->n_imports; i++) {
+        const struct import *import = &u->imports[i];
+        const uint64_t offset = (uint64_t)((uintptr_t)from - (uintptr_t)import->memory);
+        if (offset >= import->buffer.size_bytes)
+            continue;
+        if (*size_bytes > import->buffer.size_bytes - offset)
+            *size_bytes = import->buffer.size_bytes - offset;
+        return import;
+    }
+    return NULL;
+}
+
+/* Copies into the ring what fits into the current half: returns where it is, and cuts *size_bytes. */
+static uint64_t fill_ring(struct upload *u, const uint8_t *from, uint64_t *size_bytes)
+{
+    const uint64_t half_bytes = u->ring.size_bytes / 2 / 256 * 256;
+    const uint64_t at = u->current * half_bytes + u->filled_bytes;
+    if (*size_bytes > half_bytes - u->filled_bytes)
+        *size_bytes = half_bytes - u->filled_bytes;
+    memcpy((uint8_t *)u->ring.mapped + at, from, *size_bytes);
+    u->filled_bytes += (*size_bytes + 255) / 256 * 256;
+    return at;
+}
+
 bool upload_bytes(struct upload *u, const struct buffer *to, uint64_t to_offset, const void *bytes, uint64_t size_bytes,
                   struct sc_error *e)
 {
-    const uint64_t half_bytes = u->ring.size_bytes / 2 / 256 * 256;
     const uint8_t *from = bytes;
     while (size_bytes) {
         if (!u->recording && !start_half(u, e))
             return false;
-        uint64_t n = half_bytes - u->filled_bytes;
-        if (n > size_bytes)
-            n = size_bytes;
-        const uint64_t at = u->current * half_bytes + u->filled_bytes;
-        memcpy((uint8_t *)u->ring.mapped + at, from, n);
-        commands_copy(&u->halves[u->current], &u->ring, at, to, to_offset, n);
+        uint64_t n = size_bytes;
+        const struct import *import = import_of(u, from, &n);
+        const uint64_t at = import ? (uint64_t)(from - import->memory) : fill_ring(u, from, &n);
+        commands_copy(&u->halves[u->current], import ? &import->buffer : &u->ring, at, to, to_offset, n);
         from += n;
         to_offset += n;
         size_bytes -= n;
         u->total_bytes += n;
-        u->filled_bytes += (n + 255) / 256 * 256;
-        if (u->filled_bytes >= half_bytes && !upload_flush(u, e))
+        if (u->filled_bytes >= u->ring.size_bytes / 2 / 256 * 256 && !upload_flush(u, e))
             return false;
     }
     return true;
