@@ -60,8 +60,10 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
         experts_are_resident(&engine->model.experts))
         return true;
     engine->pool = cpu_pool_create(engine->params.n_threads, e);
+    engine->n_host_tokens = session_host_tokens(engine->params.n_batch);
     if (engine->pool)
-        engine->host_experts = host_experts_create(&engine->model.experts, &engine->config, engine->pool, e);
+        engine->host_experts =
+            host_experts_create(&engine->model.experts, &engine->config, engine->pool, engine->n_host_tokens, e);
     return engine->host_experts != NULL;
 }
 

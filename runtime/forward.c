@@ -10,8 +10,9 @@ static struct activations of_tokens(const struct activations *all, const struct 
                                   &a.routing.ids, &a.routing.probs, &a.tokens, &a.angles};
     for (uint32_t i = 0; i < sizeof(per_token) / sizeof(per_token[0]); i++)
         per_token[i]->rows = n;
-    if (n > 1)
-        a.routing.on_host = 0; /* the host computes experts of single tokens only */
+    a.host_x.rows = n;
+    if (n > a.n_host)
+        a.routing.on_host = 0;
     a.gate.rows = a.up.rows = a.down.rows = a.routing.host_y.rows = n * n_used;
     return a;
 }
@@ -40,8 +41,10 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
 
     op_rms_norm(c, a.normed, a.x, w->ffn_norm, g->norm_eps);
     if (g->n_experts) {
+        struct routing routing = a.routing; /* the host's copy has a place for each layer */
+        routing.host_ids += (uint64_t)l * a.n_batch * g->n_experts_used * sizeof(uint32_t);
         op_linear(c, a.router_logits, w->router, a.normed);
-        op_route(c, a.routing, a.router_logits);
+        op_route(c, routing, a.router_logits);
         if (a.routing.on_host)
             op_copy(c, a.host_x, a.normed);
         if (n > 1)

@@ -13,6 +13,7 @@
 /* The activations of a session, for up to n_batch tokens. Written n x cols below, n the tokens of a step. */
 struct activations {
     uint32_t n_batch;
+    uint32_t n_host;             /* the host may compute experts of passes of so many tokens; 0: of none */
     uint32_t n_splits;           /* of attention, when one token is computed */
     struct tensor x;             /* (n, n_embd) the residual stream */
     struct tensor normed;        /* (n, n_embd) */
@@ -23,7 +24,7 @@ struct activations {
     struct tensor router_logits; /* (n, n_experts) */
     struct routing routing;
     struct tensor gate, up; /* (n * n_used, n_ff); dense: (n, n_ff) */
-    struct tensor host_x;   /* (n, n_embd) what the host's experts start from, in host memory; or no address */
+    struct tensor host_x;   /* (n, n_embd) what the host's experts start from, in host memory */
     struct tensor down;     /* (n * n_used, n_embd) */
     struct tensor tokens;   /* (n, 1) u32 */
     struct tensor angles;   /* (n, n_rot) cosines and sines */

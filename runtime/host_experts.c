@@ -9,21 +9,30 @@ struct host_experts {
     struct experts *x;
     const struct config *c;
     struct cpu_experts *cpu;
+    struct cpu_job *jobs;      /* (n_experts) */
+    uint32_t *x_rows, *y_rows; /* (max_tokens * n_used) of all jobs, one after the other */
     uint64_t n_runs;
     double seconds;
 };
 
 struct host_experts *host_experts_create(struct experts *x, const struct config *c, struct cpu_pool *pool,
-                                         struct sc_error *e)
+                                         uint32_t max_tokens, struct sc_error *e)
 {
     struct host_experts *h = calloc(1, sizeof(*h));
     if (!h) {
         sc_fail_memory(e, "the experts on the CPU");
         return NULL;
     }
+    const uint32_t max_pairs = max_tokens * c->n_experts_used;
     h->x = x;
     h->c = c;
-    h->cpu = cpu_experts_create(pool, c->n_embd, c->n_ff, c->n_experts_used, NULL, e);
+    h->jobs = calloc(c->n_experts, sizeof(*h->jobs));
+    h->x_rows = calloc(max_pairs, sizeof(*h->x_rows));
+    h->y_rows = calloc(max_pairs, sizeof(*h->y_rows));
+    if (!h->jobs || !h->x_rows || !h->y_rows)
+        sc_fail_memory(e, "the experts on the CPU");
+    else
+        h->cpu = cpu_experts_create(pool, c->n_embd, c->n_ff, max_pairs, NULL, e);
     if (h->cpu)
         return h;
     host_experts_destroy(h);
@@ -35,31 +44,63 @@ void host_experts_destroy(struct host_experts *h)
     if (!h)
         return;
     cpu_experts_destroy(h->cpu);
+    free(h->jobs);
+    free(h->x_rows);
+    free(h->y_rows);
     free(h);
 }
 
-void host_experts_run(struct host_experts *h, uint32_t layer, struct session_memory *memory)
+/*
+ * The layer's experts that no slot holds, as jobs: rows of x are tokens, rows of y are pairs. Marks the jobs' pairs.
+ * Returns how many jobs there are.
+ */
+static uint32_t make_jobs(struct host_experts *h, uint32_t layer, const uint32_t *choice, uint32_t n_pairs,
+                          uint32_t *on_host)
 {
-    const uint32_t n_used = h->c->n_experts_used, zero = 0;
-    struct cpu_job jobs[SC_MAX_EXPERTS_USED];
-    uint32_t rows[SC_MAX_EXPERTS_USED], n_jobs = 0;
-    const double start = clock_seconds();
-    for (uint32_t k = 0; k < n_used; k++) {
-        const uint32_t expert = memory->host_ids[k];
-        const bool hit = experts_find(h->x, layer, expert);
-        memory->on_host[k] = !hit;
-        if (hit)
+    struct cpu_job *job_of[SC_MAX_EXPERTS] = {NULL};
+    bool hit[SC_MAX_EXPERTS], seen[SC_MAX_EXPERTS] = {false};
+    uint32_t n_jobs = 0, first = 0;
+    for (uint32_t pair = 0; pair < n_pairs; pair++) {
+        const uint32_t id = choice[pair];
+        if (!seen[id]) {
+            seen[id] = true;
+            hit[id] = experts_find(h->x, layer, id);
+            if (!hit[id]) {
+                job_of[id] = &h->jobs[n_jobs++];
+                *job_of[id] = (struct cpu_job){.expert = &h->x->weights->layers[layer].experts[id]};
+            }
+        }
+        on_host[pair] = !hit[id];
+        if (!hit[id])
+            job_of[id]->n++;
+    }
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        h->jobs[i].x_rows = h->x_rows + first;
+        h->jobs[i].y_rows = h->y_rows + first;
+        first += h->jobs[i].n;
+        h->jobs[i].n = 0;
+    }
+    for (uint32_t pair = 0; pair < n_pairs; pair++) {
+        struct cpu_job *job = job_of[choice[pair]];
+        if (!job)
             continue;
-        rows[n_jobs] = k;
-        jobs[n_jobs] = (struct cpu_job){
-            .expert = &h->x->weights->layers[layer].experts[expert], .n = 1, .x_rows = &zero, .y_rows = &rows[n_jobs]};
-        n_jobs++;
+        const size_t row = (size_t)(job->x_rows - h->x_rows) + job->n++;
+        h->x_rows[row] = pair / h->c->n_experts_used;
+        h->y_rows[row] = pair;
     }
-    if (n_jobs) {
-        cpu_experts_run(h->cpu, jobs, n_jobs, memory->host_x, memory->host_y);
-        h->n_runs += n_jobs;
-        h->seconds += clock_seconds() - start;
-    }
+    return n_jobs;
+}
+
+void host_experts_run(struct host_experts *h, uint32_t layer, uint32_t n, struct session_memory *memory)
+{
+    const double start = clock_seconds();
+    const uint32_t n_jobs =
+        make_jobs(h, layer, session_choice(memory, layer), n * h->c->n_experts_used, memory->on_host);
+    if (!n_jobs)
+        return;
+    cpu_experts_run(h->cpu, h->jobs, n_jobs, memory->host_x, memory->host_y);
+    h->n_runs += n_jobs;
+    h->seconds += clock_seconds() - start;
 }
 
 uint64_t host_experts_n_runs(const struct host_experts *h)

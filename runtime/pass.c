@@ -134,8 +134,7 @@ bool pass_init(struct pass *p, struct sc_engine *engine, struct sc_error *e)
         !init_tables(p, e) || !init_recording(p, &p->single, e) || !init_recording(p, &p->batch, e) ||
         !commands_init(&p->output, engine->gpu, e))
         return false;
-    if (!engine->host_experts)
-        p->memory.a.routing.on_host = 0;
+    p->memory.a.n_host = engine->n_host_tokens;
     return compile(p, e);
 }
 
@@ -169,20 +168,22 @@ static bool submit(struct pass *p, uint32_t from, uint32_t to, struct sc_error *
 static bool take_choice(struct pass *p, uint32_t layer, uint32_t n, struct sc_error *e)
 {
     const struct config *c = &p->engine->config;
+    const uint32_t *choice = session_choice(&p->memory, layer);
     for (uint32_t i = 0; i < n * c->n_experts_used; i++)
-        if (p->memory.host_ids[i] >= c->n_experts)
+        if (choice[i] >= c->n_experts)
             return sc_fail(e, SC_DEVICE_LOST, "%s chose an expert that does not exist", p->engine->gpu->info.name);
-    experts_count(&p->engine->model.experts, layer, p->memory.host_ids, n, c->n_experts_used);
+    experts_count(&p->engine->model.experts, layer, choice, n, c->n_experts_used);
     return true;
 }
 
-/* The distinct experts that the pass's n tokens chose, into ids, ascending. */
-static uint32_t chosen_experts(const struct pass *p, uint32_t n, uint32_t ids[SC_MAX_EXPERTS])
+/* The distinct experts that the pass's n tokens chose in this layer, into ids, ascending. */
+static uint32_t chosen_experts(const struct pass *p, uint32_t layer, uint32_t n, uint32_t ids[SC_MAX_EXPERTS])
 {
     const struct config *c = &p->engine->config;
+    const uint32_t *choice = session_choice(&p->memory, layer);
     bool chosen[SC_MAX_EXPERTS] = {false};
     for (uint32_t i = 0; i < n * c->n_experts_used; i++)
-        chosen[p->memory.host_ids[i]] = true;
+        chosen[choice[i]] = true;
     uint32_t n_ids = 0;
     for (uint32_t id = 0; id < c->n_experts; id++)
         if (chosen[id])
@@ -204,7 +205,7 @@ static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_
     struct sc_engine *engine = p->engine;
     struct experts *x = &engine->model.experts;
     uint32_t ids[SC_MAX_EXPERTS];
-    const uint32_t n_ids = chosen_experts(p, n, ids), experts = 2 * layer + 1;
+    const uint32_t n_ids = chosen_experts(p, layer, n, ids), experts = 2 * layer + 1;
     for (uint32_t first = 0, n_wave; first < n_ids; first += n_wave) {
         const double start = clock_seconds();
         n_wave = experts_wave(x, layer, ids + first, n_ids - first);
@@ -234,10 +235,10 @@ static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct
 }
 
 /*
- * A single token: everything is submitted at once, and each layer's combine waits for the host, which computes the
- * experts that no slot holds while the GPU runs the others.
+ * A single token or a few: everything is submitted at once, and each layer's combine waits for the host, which computes
+ * the experts that no slot holds while the GPU runs the others.
  */
-static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e)
+static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
 {
     struct sc_engine *engine = p->engine;
     struct gpu *gpu = engine->gpu;
@@ -255,9 +256,9 @@ static bool run_with_host(struct pass *p, uint32_t n_streams, struct sc_error *e
 
     bool ok = true;
     for (uint32_t l = 0; l < n_layers && ok; l++) {
-        ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && take_choice(p, l, 1, e);
+        ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && take_choice(p, l, n, e);
         if (ok)
-            host_experts_run(engine->host_experts, l, &p->memory);
+            host_experts_run(engine->host_experts, l, n, &p->memory);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
     }
     if (!ok) { /* let go what still waits for the host, step by step: the validation layer loses count otherwise */
@@ -292,8 +293,8 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     if (!engine->config.n_experts || experts_are_resident(&engine->model.experts))
         return run_resident(p, n, n_streams, e);
     experts_begin(&p->engine->model.experts, n);
-    if (n == 1 && engine->host_experts)
-        return run_with_host(p, n_streams, e);
+    if (n <= p->memory.a.n_host)
+        return run_with_host(p, n, n_streams, e);
     return run_uploading(p, n, n_streams, e);
 }
 

@@ -7,9 +7,9 @@
  *     | [2L] combine L - 1 | [2L + 1] logits of a single token
  *
  * With every expert in a slot the streams follow each other at once. Otherwise experts that no slot holds are either
- * uploaded before their layer's experts run, or, for single tokens, computed by the CPU while the GPU runs the others:
- * then stream 2l + 2 waits for the host. The streams of single tokens are recorded once and replayed for ever; those
- * of a batch are replayed as long as its size stays.
+ * uploaded before their layer's experts run, or, for one token or a few, computed by the CPU while the GPU runs the
+ * others: then stream 2l + 2 waits for the host. The streams of single tokens are recorded once and replayed for ever;
+ * those of a batch are replayed as long as its size stays.
  */
 #ifndef SCORIA_PASS_H
 #define SCORIA_PASS_H

@@ -6,6 +6,7 @@
 
 enum {
     MAX_LOGIT_ROWS = 32,
+    MAX_HOST_TOKENS = 64,
     N_SPLITS = 16, /* pieces of the KV cache that a decode step attends to at once */
     MAX_TENSORS = 20,
     ALIGNMENT = 256,
@@ -130,6 +131,16 @@ static uint64_t logit_bytes(const struct config *c, uint32_t n_batch)
     return aligned((uint64_t)logit_rows(n_batch) * c->n_vocab * sizeof(float));
 }
 
+uint32_t session_host_tokens(uint32_t n_batch)
+{
+    return n_batch < MAX_HOST_TOKENS ? n_batch : MAX_HOST_TOKENS;
+}
+
+const uint32_t *session_choice(const struct session_memory *s, uint32_t layer)
+{
+    return s->choices + (size_t)layer * s->n_choices;
+}
+
 /* Where in the results each part begins. */
 struct result_layout {
     uint64_t ids, host_x, host_y, on_host, size_bytes;
@@ -137,12 +148,12 @@ struct result_layout {
 
 static struct result_layout result_layout(const struct config *c, uint32_t n_batch)
 {
-    const uint64_t row = (uint64_t)c->n_embd * sizeof(float);
+    const uint64_t rows = session_host_tokens(n_batch), pairs = rows * c->n_experts_used;
     struct result_layout r = {.ids = logit_bytes(c, n_batch)};
-    r.host_x = r.ids + aligned((uint64_t)n_batch * c->n_experts_used * sizeof(uint32_t));
-    r.host_y = r.host_x + aligned(row);
-    r.on_host = r.host_y + aligned(c->n_experts_used * row);
-    r.size_bytes = r.on_host + aligned((c->n_experts_used + 1) * sizeof(uint32_t));
+    r.host_x = r.ids + aligned((uint64_t)c->n_layers * n_batch * c->n_experts_used * sizeof(uint32_t));
+    r.host_y = r.host_x + aligned(rows * c->n_embd * sizeof(float));
+    r.on_host = r.host_y + aligned(pairs * c->n_embd * sizeof(float));
+    r.size_bytes = r.on_host + aligned((pairs + 1) * sizeof(uint32_t));
     return r;
 }
 
@@ -212,16 +223,19 @@ static bool init_host(struct session_memory *s, const struct config *c, uint32_t
     s->a.logits.address = s->results.address;
     s->logits = (const float *)(void *)results;
     s->a.routing.host_ids = s->results.address + layout.ids;
-    s->host_ids = (const uint32_t *)(void *)(results + layout.ids);
-    s->a.host_x = f32(1, c->n_embd);
+    s->choices = (const uint32_t *)(void *)(results + layout.ids);
+    s->n_choices = n_batch * c->n_experts_used;
+    const uint32_t n_host = session_host_tokens(n_batch), n_pairs = n_host * c->n_experts_used;
+    s->a.n_host = n_host;
+    s->a.host_x = f32(n_host, c->n_embd);
     s->a.host_x.address = s->results.address + layout.host_x;
     s->host_x = (const float *)(void *)(results + layout.host_x);
-    s->a.routing.host_y = f32(c->n_experts_used, c->n_embd);
+    s->a.routing.host_y = f32(n_pairs, c->n_embd);
     s->a.routing.host_y.address = s->results.address + layout.host_y;
     s->host_y = (float *)(void *)(results + layout.host_y);
     s->a.routing.on_host = s->results.address + layout.on_host;
     s->on_host = (uint32_t *)(void *)(results + layout.on_host);
-    memset(s->on_host, 0, c->n_experts_used * sizeof(uint32_t));
+    memset(s->on_host, 0, n_pairs * sizeof(uint32_t));
     return true;
 }
 

@@ -27,12 +27,19 @@ struct session_memory {
     float *angles;               /* in inputs: (n_batch, n_rot) */
     uint64_t angles_offset;      /* in inputs */
     const float *logits;         /* in results: (n_logit_rows, n_vocab) */
-    const uint32_t *host_ids;    /* in results: (n_batch, n_used) */
+    const uint32_t *choices;     /* in results: (n_layers, n_batch, n_used) what the routers chose */
+    uint32_t n_choices;          /* of a layer: n_batch * n_used */
     uint32_t n_logit_rows;       /* logits that can be computed at once */
-    const float *host_x;         /* in results: (1, n_embd) what the host's experts of a single token start from */
-    float *host_y;               /* in results: (n_used, n_embd) what they give */
-    uint32_t *on_host;           /* in results: (n_used) which of its pairs the host computes */
+    const float *host_x;         /* in results: (n_host, n_embd) what the host's experts start from */
+    float *host_y;               /* in results: (n_host * n_used, n_embd) what they give */
+    uint32_t *on_host;           /* in results: (n_host * n_used) which pairs the host computes */
 };
+
+/* Passes of more tokens than this are never the host's: n_host of a micro-batch of n_batch. */
+uint32_t session_host_tokens(uint32_t n_batch);
+
+/* What the layer's router chose, (n_tokens, n_used), once the device has written it. */
+const uint32_t *session_choice(const struct session_memory *s, uint32_t layer);
 
 /* What session_memory_init takes off the budget. */
 bool session_measure(struct session_footprint *f, const struct config *c, uint32_t n_ctx, uint32_t n_batch,

@@ -79,11 +79,30 @@ static void test_budgets(void **state)
     }
 }
 
-/* A prompt goes the other way, and leaves its experts in the slots. */
+/* Batches of all sizes up to the micro-batch, of which each expert has none, one or several tokens. */
+static void test_batches(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {2, 3, 1, 8, 5, 13};
+    for (uint32_t more_slots = 0; more_slots <= 12; more_slots += 6) {
+        struct sc_engine *engine = engine_of(budget_with(more_slots), SC_CPU_ON, 2);
+        struct sc_session *session = trial_session(&t, engine);
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+            trial_eval(&t, session, sizes[i]);
+        const struct sc_stats s = stats_of(session);
+        assert_int_equal(s.expert_host_runs, s.expert_misses);
+        assert_true(s.expert_misses > 0 && (more_slots == 0 || s.expert_hits > 0));
+        sc_session_destroy(session);
+        sc_engine_destroy(engine);
+    }
+}
+
+/* A long prompt goes the other way, and leaves its experts in the slots. */
 static void test_after_prompt(void **state)
 {
     (void)state;
     struct sc_engine *engine = engine_of(budget_with(9), SC_CPU_ON, 1);
+    engine->n_host_tokens = 1;
     struct sc_session *session = trial_session(&t, engine);
     trial_eval(&t, session, 20);
     assert_int_equal(stats_of(session).expert_host_runs, 0);
@@ -164,8 +183,8 @@ static void test_failure_inside_token(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budgets), cmocka_unit_test(test_after_prompt),         cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_off),     cmocka_unit_test(test_failure_inside_token),
+        cmocka_unit_test(test_budgets),    cmocka_unit_test(test_batches), cmocka_unit_test(test_after_prompt),
+        cmocka_unit_test(test_equal_bits), cmocka_unit_test(test_off),     cmocka_unit_test(test_failure_inside_token),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
