@@ -48,6 +48,7 @@ struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, st
         .kv_type = (enum sc_kv_type)o->kv,
         .cpu_experts = (enum sc_cpu_experts)o->cpu_experts,
         .n_threads = (uint32_t)o->threads,
+        .routing_trace = o->routing_trace,
         .log = log_line,
         .progress = show_progress,
         .user = (void *)o,

@@ -83,6 +83,8 @@ static const struct option rows[N_OPTIONS] = {
            "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others; auto (the "
            "default):\nwhere that is faster"),
     INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024, "CPU threads for experts (default: all it may use)"),
+    TEXT(OPTION_ROUTING_TRACE, "--routing-trace", "FILE", routing_trace, false,
+         "write which experts every token chose, for\ntools/simulate-experts"),
     SWITCH(OPTION_JSON, "--json", json, "print JSON"),
     CHOICE(OPTION_LOG_LEVEL, "--log-level", "error|warning|info|debug", log_level,
            "how much is told on standard error (default warning)"),

@@ -51,6 +51,7 @@ enum option_id {
     OPTION_KV,
     OPTION_CPU_EXPERTS,
     OPTION_THREADS,
+    OPTION_ROUTING_TRACE,
     OPTION_JSON,
     OPTION_LOG_LEVEL,
     OPTION_HELP,
@@ -59,7 +60,8 @@ enum option_id {
 
 /* The flags that every command with an engine takes, for their lists. */
 #define OPTIONS_ENGINE \
-    OPTION_UBATCH, OPTION_BATCH, OPTION_DEVICE, OPTION_VRAM, OPTION_RAM, OPTION_KV, OPTION_CPU_EXPERTS, OPTION_THREADS
+    OPTION_UBATCH, OPTION_BATCH, OPTION_DEVICE, OPTION_VRAM, OPTION_RAM, OPTION_KV, OPTION_CPU_EXPERTS, \
+        OPTION_THREADS, OPTION_ROUTING_TRACE
 
 #define OPTIONS_SAMPLING \
     OPTION_TEMPERATURE, OPTION_TOP_K, OPTION_TOP_P, OPTION_MIN_P, OPTION_REPEAT_PENALTY, OPTION_REPEAT_LAST_N, \
@@ -70,7 +72,7 @@ enum option_format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
 struct options {
     bool given[N_OPTIONS]; /* on the command line; the others hold their defaults */
 
-    const char *model, *device, *prompt, *file, *system, *chat_template, *output; /* NULL: not given */
+    const char *model, *device, *prompt, *file, *system, *chat_template, *output, *routing_trace; /* NULL: not given */
     int64_t predict, context, ubatch, batch, top_k, repeat_last_n, repetitions, threads;
     int64_t seed; /* -1: random */
     double temperature, top_p, min_p, repeat_penalty;

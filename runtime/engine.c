@@ -8,6 +8,7 @@
 
 #include "host_experts.h"
 #include "placement.h"
+#include "routing_trace.h"
 
 static const uint32_t DEFAULT_CONTEXT = 4096;
 
@@ -65,6 +66,17 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
         engine->host_experts =
             host_experts_create(&engine->model.experts, &engine->config, engine->pool, engine->n_host_tokens, e);
     return engine->host_experts != NULL;
+}
+
+static bool open_trace(struct sc_engine *engine, struct sc_error *e)
+{
+    const struct sc_engine_params *p = &engine->params;
+    if (!p->routing_trace)
+        return true;
+    if (!engine->config.n_experts)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "%s has no experts whose routing could be traced", p->model_path);
+    engine->trace = routing_trace_create(p->routing_trace, &engine->config, p->n_batch, e);
+    return engine->trace != NULL;
 }
 
 static bool place_model(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
@@ -138,11 +150,12 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
         return NULL;
     }
     engine->params = *params;
-    if (!open_model(engine, e) || !open_device(engine, e) || !sc_gguf_check(engine->gguf, e)) {
+    if (!open_model(engine, e) || !open_device(engine, e) || !open_trace(engine, e) ||
+        !sc_gguf_check(engine->gguf, e)) {
         sc_engine_destroy(engine);
         return NULL;
     }
-    engine->params.model_path = engine->params.device = engine->params.cache_dir = NULL;
+    engine->params.model_path = engine->params.device = engine->params.cache_dir = engine->params.routing_trace = NULL;
     log_placement(engine);
     return engine;
 }
@@ -153,6 +166,9 @@ void sc_engine_destroy(struct sc_engine *engine)
         return;
     if (engine->gpu)
         engine->gpu->vk.vkDeviceWaitIdle(engine->gpu->device);
+    struct sc_error e = {0};
+    if (!routing_trace_destroy(engine->trace, &e))
+        engine_log(engine, SC_LOG_WARNING, "the routing trace is not complete: %s", e.text);
     host_experts_destroy(engine->host_experts);
     cpu_pool_destroy(engine->pool);
     model_finish(&engine->model);

@@ -20,7 +20,8 @@ struct sc_engine {
     struct model model;
     struct cpu_pool *pool;             /* NULL: the CPU computes no experts */
     struct host_experts *host_experts; /* the same */
-    uint32_t n_host_tokens; /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
+    uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
+    struct routing_trace *trace; /* NULL: nobody asked for one */
     struct sc_placement placement;
 };
 

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "host_experts.h"
+#include "routing_trace.h"
 
 static bool init_tables(struct pass *p, struct sc_error *e)
 {
@@ -173,6 +174,8 @@ static bool take_choice(struct pass *p, uint32_t layer, uint32_t n, struct sc_er
         if (choice[i] >= c->n_experts)
             return sc_fail(e, SC_DEVICE_LOST, "%s chose an expert that does not exist", p->engine->gpu->info.name);
     experts_count(&p->engine->model.experts, layer, choice, n, c->n_experts_used);
+    if (p->engine->trace)
+        routing_trace_layer(p->engine->trace, layer, choice);
     return true;
 }
 
@@ -290,7 +293,9 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     for (uint32_t i = 0; i < p->n_streams; i++)
         p->list[i] = &r->streams[i];
     const uint32_t n_streams = p->n_streams - (n == 1 && with_logits ? 0 : 1);
-    if (!engine->config.n_experts || experts_are_resident(&engine->model.experts))
+    if (engine->trace)
+        routing_trace_begin(engine->trace, tokens, n);
+    if (!engine->config.n_experts || (experts_are_resident(&engine->model.experts) && !engine->trace))
         return run_resident(p, n, n_streams, e);
     experts_begin(&p->engine->model.experts, n);
     if (n <= p->memory.a.n_host)
