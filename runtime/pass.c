@@ -16,7 +16,8 @@ static bool init_tables(struct pass *p, struct sc_error *e)
     p->frequencies = calloc(c->n_rot / 2 + 1, sizeof(*p->frequencies));
     p->list = calloc(p->n_streams, sizeof(struct commands *));
     p->submissions = calloc(p->n_streams, sizeof(*p->submissions));
-    if (!p->frequencies || !p->list || !p->submissions)
+    p->computed = calloc(c->n_layers, sizeof(*p->computed));
+    if (!p->frequencies || !p->list || !p->submissions || !p->computed)
         return sc_fail_memory(e, "the session");
     for (uint32_t i = 0; i < c->n_rot / 2; i++)
         p->frequencies[i] = (double)c->rope_freq_scale * pow((double)c->rope_base, -2.0 * i / c->n_rot) /
@@ -54,6 +55,7 @@ void pass_finish(struct pass *p)
     free(p->frequencies);
     free(p->list);
     free(p->submissions);
+    free(p->computed);
     memset(p, 0, sizeof(*p));
 }
 
@@ -139,11 +141,6 @@ bool pass_init(struct pass *p, struct sc_engine *engine, struct sc_error *e)
     return compile(p, e);
 }
 
-bool pass_wait(struct pass *p, struct sc_error *e)
-{
-    return gpu_wait(p->engine->gpu, p->submitted, e);
-}
-
 static void fill_inputs(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_past)
 {
     const uint32_t pairs = p->engine->config.n_rot / 2;
@@ -179,6 +176,18 @@ static bool take_choice(struct pass *p, uint32_t layer, uint32_t n, struct sc_er
     return true;
 }
 
+bool pass_wait(struct pass *p, struct sc_error *e)
+{
+    const uint32_t n = p->n_unread;
+    p->n_unread = 0;
+    if (!gpu_wait(p->engine->gpu, p->submitted, e))
+        return false;
+    for (uint32_t l = 0; n && l < p->engine->config.n_layers; l++)
+        if (!take_choice(p, l, n, e))
+            return false;
+    return true;
+}
+
 /* The distinct experts that the pass's n tokens chose in this layer, into ids, ascending. */
 static uint32_t chosen_experts(const struct pass *p, uint32_t layer, uint32_t n, uint32_t ids[SC_MAX_EXPERTS])
 {
@@ -201,40 +210,82 @@ static bool lose_uploads(struct pass *p)
     return false;
 }
 
-/* Uploads the layer's chosen experts and runs them: in waves if they are more than the slots for them. The last wave's
-   run is left to the caller. */
-static bool fetch_experts(struct pass *p, uint32_t layer, uint32_t n, struct sc_error *e)
+/* Layers whose slots later layers may take once the device has computed them, oldest first. */
+struct in_flight {
+    uint32_t first, end;
+};
+
+/* Makes room for experts of this layer by giving up those of layers in flight. Returns how many can be had at once. */
+static uint32_t make_room(struct pass *p, struct in_flight *f, uint32_t layer, uint32_t *ids, uint32_t n_ids)
 {
     struct sc_engine *engine = p->engine;
     struct experts *x = &engine->model.experts;
-    uint32_t ids[SC_MAX_EXPERTS];
-    const uint32_t n_ids = chosen_experts(p, layer, n, ids), experts = 2 * layer + 1;
+    uint32_t n = experts_wave(x, layer, ids, n_ids);
+    for (; n < n_ids && f->first < f->end; n = experts_wave(x, layer, ids, n_ids)) {
+        upload_after(&engine->upload, p->computed[f->first]);
+        experts_release(x, f->first++);
+    }
+    return n;
+}
+
+/* Uploads experts of the layer and runs them: in waves if they are more than the slots for them. */
+static bool fetch_experts(struct pass *p, struct in_flight *f, uint32_t layer, uint32_t *ids, uint32_t n_ids,
+                          struct sc_error *e)
+{
+    struct sc_engine *engine = p->engine;
+    struct experts *x = &engine->model.experts;
     for (uint32_t first = 0, n_wave; first < n_ids; first += n_wave) {
         const double start = clock_seconds();
-        n_wave = experts_wave(x, layer, ids + first, n_ids - first);
+        n_wave = make_room(p, f, layer, ids + first, n_ids - first);
         if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, n_wave < n_ids, e) ||
             !upload_flush(&engine->upload, e))
             return lose_uploads(p);
         p->wait_seconds += clock_seconds() - start;
-        if (first + n_wave < n_ids && (!submit(p, experts, experts + 1, e) || !pass_wait(p, e)))
+        if (!submit(p, 2 * layer + 1, 2 * layer + 2, e))
             return false;
-        experts_release(x, layer); /* what is submitted next for other layers waits for what this layer reads */
+        if (first + n_wave < n_ids) {
+            if (!pass_wait(p, e))
+                return false;
+            experts_release(x, layer);
+        }
     }
+    p->computed[layer] = p->submitted;
+    f->end = layer + 1;
     return true;
 }
 
-/* Each layer's chosen experts are uploaded before they run. */
+/* So many tokens choose nearly all experts of a layer: it pays to upload them before the router has chosen. */
+static bool choose_nearly_all(const struct config *c, uint32_t n)
+{
+    const double unused = pow(1 - (double)c->n_experts_used / c->n_experts, n);
+    return unused < 1.0 / 8;
+}
+
+/*
+ * Each layer's experts are uploaded before they run: of a long prompt all of them, a layer while the ones before
+ * compute; else those that the router chose, for which the host waits.
+ */
 static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
 {
-    const uint32_t n_layers = p->engine->config.n_layers;
-    uint32_t from = 0;
-    for (uint32_t l = 0; l < n_layers; l++) {
-        if (!submit(p, from, 2 * l + 1, e) || !pass_wait(p, e) || !take_choice(p, l, n, e) ||
-            !fetch_experts(p, l, n, e))
+    const struct config *c = &p->engine->config;
+    const bool ahead = choose_nearly_all(c, n);
+    struct in_flight f = {0};
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        uint32_t ids[SC_MAX_EXPERTS], n_ids = c->n_experts;
+        for (uint32_t i = 0; i < n_ids; i++)
+            ids[i] = i;
+        if (!submit(p, 2 * l, 2 * l + 1, e))
             return false;
-        from = 2 * l + 1;
+        if (!ahead) {
+            if (!pass_wait(p, e) || !take_choice(p, l, n, e))
+                return false;
+            n_ids = chosen_experts(p, l, n, ids);
+        }
+        if (!fetch_experts(p, &f, l, ids, n_ids, e))
+            return false;
     }
-    return submit(p, from, n_streams, e);
+    p->n_unread = ahead ? n : 0;
+    return submit(p, 2 * c->n_layers, n_streams, e);
 }
 
 /*

@@ -33,6 +33,8 @@ struct pass {
     struct submission *submissions; /* (n_streams) scratch */
     struct commands output;         /* logits of some tokens of a batch, recorded when asked for */
     uint64_t submitted;             /* the last submission, to wait for */
+    uint64_t *computed;             /* (n_layers) the submission of the layer's experts */
+    uint32_t n_unread;              /* tokens of a pass whose choices the host has not read yet */
     double wait_seconds;            /* layers waited for the upload of experts */
 };
 
