@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Uploads: through the ring, from memory that the device reads in place, and beside kernels that still read. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "upload.h"
+
+enum { PAGE = 65536, N_PAGES = 6, SIZE = N_PAGES * PAGE, RING = 32768 };
+
+static struct gpu *gpu;
+static struct buffer target, copy; /* on the device, and what the host reads of it */
+static uint8_t *bytes;             /* (SIZE) random, aligned to PAGE */
+static struct sc_error e;
+
+static int open_device(void **state)
+{
+    (void)state;
+    gpu = gpu_create(NULL, "", &e);
+    bytes = aligned_alloc(PAGE, SIZE);
+    if (!gpu || !bytes || !buffer_init(gpu, &target, MEMORY_DEVICE, SIZE, "the target", &e) ||
+        !buffer_init(gpu, &copy, MEMORY_READBACK, SIZE, "the copy", &e)) {
+        print_error("%s\n", e.text);
+        return -1;
+    }
+    uint32_t random = 1;
+    for (uint32_t i = 0; i < SIZE; i++) {
+        random = random * 1664525u + 1013904223u;
+        bytes[i] = (uint8_t)(random >> 24);
+    }
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    buffer_finish(gpu, &target);
+    buffer_finish(gpu, &copy);
+    gpu_destroy(gpu);
+    free(bytes);
+    return 0;
+}
+
+/* Fills `copy` with what the target holds, by the compute queue. */
+static void read_back(void)
+{
+    struct commands c;
+    struct commands *const stream = &c;
+    uint64_t value;
+    assert_true(commands_init(&c, gpu, &e));
+    commands_begin(&c, false);
+    commands_copy(&c, &target, 0, &copy, 0, SIZE);
+    assert_true(commands_end(&c, &e) && gpu_submit(gpu, &stream, 1, &value, &e) && gpu_wait(gpu, value, &e));
+    commands_finish(&c);
+}
+
+static void clear_target(struct upload *u)
+{
+    uint8_t *zeros = calloc(1, SIZE);
+    assert_non_null(zeros);
+    assert_true(upload_bytes(u, &target, 0, zeros, SIZE, &e) && upload_flush(u, &e));
+    free(zeros);
+}
+
+/* Uploads bytes[from .. from + n) to the same place of the target, in pieces, and compares all of the target. */
+static void check_upload(struct upload *u, uint32_t from, uint32_t n)
+{
+    static uint8_t want[SIZE];
+    static const uint32_t pieces[] = {4, 4096, 12, 40000, 256, 100000};
+    clear_target(u);
+    memset(want, 0, SIZE);
+    memcpy(want + from, bytes + from, n);
+    for (uint32_t done = 0, i = 0; done < n; i++) {
+        const uint32_t left = n - done, piece = pieces[i % 6] < left ? pieces[i % 6] : left;
+        assert_true(upload_bytes(u, &target, from + done, bytes + from + done, piece, &e));
+        done += piece;
+    }
+    assert_true(upload_flush(u, &e));
+    read_back();
+    for (uint32_t i = 0; i < SIZE; i++)
+        if (((const uint8_t *)copy.mapped)[i] != want[i])
+            fail_msg("byte %u of [%u, %u)", i, from, from + n);
+}
+
+static void test_ring(void **state)
+{
+    (void)state;
+    struct upload u;
+    assert_true(upload_init(&u, gpu, RING, &e));
+    check_upload(&u, 0, SIZE);
+    check_upload(&u, 8, 4);
+    check_upload(&u, PAGE - 4, 3 * PAGE + 20);
+    assert_int_equal(u.total_bytes, 3 * SIZE + SIZE + 4 + 3 * PAGE + 20);
+    assert_true(gpu_wait_transfer(gpu, gpu->transfer.submitted, &e));
+    upload_finish(&u);
+}
+
+/* The pages 1, 2 and 4 are imported, 2 on its own: uploads that cross them take each byte the way it can go. */
+static void test_import(void **state)
+{
+    (void)state;
+    struct upload u;
+    assert_true(upload_init(&u, gpu, RING, &e));
+    if (!gpu->import_alignment) {
+        assert_false(upload_import(&u, bytes, PAGE, &e));
+        upload_finish(&u);
+        skip();
+    }
+    assert_true(PAGE % gpu->import_alignment == 0);
+    for (uint32_t page = 1; page <= 4; page += page == 2 ? 2 : 1)
+        if (!upload_import(&u, bytes + page * PAGE, PAGE, &e)) {
+            upload_finish(&u);
+            print_message("%s\n", e.text);
+            skip();
+        }
+    assert_int_equal(u.n_imports, 3);
+    check_upload(&u, 0, SIZE);
+    check_upload(&u, PAGE + 4, 100);
+    check_upload(&u, 2 * PAGE - 40, 80);
+    check_upload(&u, 3 * PAGE - 8, PAGE + 16);
+    assert_true(gpu_wait_transfer(gpu, gpu->transfer.submitted, &e));
+    upload_finish(&u);
+}
+
+static PFN_vkAllocateMemory real_allocate;
+static uint32_t allocations_left;
+
+static VKAPI_ATTR VkResult VKAPI_CALL failing_allocate(VkDevice device, const VkMemoryAllocateInfo *info,
+                                                       const VkAllocationCallbacks *a, VkDeviceMemory *memory)
+{
+    return allocations_left-- == 0 ? VK_ERROR_INVALID_EXTERNAL_HANDLE : real_allocate(device, info, a, memory);
+}
+
+/* A driver that takes some of the memory and not the rest: nothing stays imported, everything goes through the ring. */
+static void test_refused_import(void **state)
+{
+    (void)state;
+    struct upload u;
+    assert_true(upload_init(&u, gpu, RING, &e));
+    const uint64_t allocated = gpu->allocated_bytes;
+    if (gpu->import_alignment && upload_import(&u, bytes, PAGE, &e)) {
+        real_allocate = gpu->vk.vkAllocateMemory;
+        gpu->vk.vkAllocateMemory = failing_allocate;
+        allocations_left = 0;
+        struct sc_error refused = {0};
+        assert_false(upload_import(&u, bytes + PAGE, PAGE, &refused));
+        assert_true(refused.text[0]);
+        gpu->vk.vkAllocateMemory = real_allocate;
+        assert_int_equal(u.n_imports, 1);
+    }
+    assert_int_equal(gpu->allocated_bytes, allocated);
+    check_upload(&u, 0, SIZE);
+    assert_true(gpu_wait_transfer(gpu, gpu->transfer.submitted, &e));
+    upload_finish(&u);
+}
+
+/* The target is read by a copy that waits for the host, and overwritten by an upload that waits for the copy. */
+static void test_after(void **state)
+{
+    (void)state;
+    struct upload u;
+    struct commands c;
+    struct commands *const stream = &c;
+    struct submission one = {.streams = &stream, .n_streams = 1, .wait_host = gpu->host_signalled + 1};
+    static const uint8_t ones[4096] = {1, 1, 1, 1};
+    assert_true(upload_init(&u, gpu, RING, &e) && commands_init(&c, gpu, &e));
+    check_upload(&u, 0, SIZE);
+    memset(copy.mapped, 0, SIZE);
+    commands_begin(&c, false);
+    commands_copy(&c, &target, 0, &copy, 0, SIZE);
+    assert_true(commands_end(&c, &e) && gpu_submit_chain(gpu, &one, 1, &e));
+    upload_after(&u, one.value);
+    assert_true(upload_bytes(&u, &target, 0, ones, sizeof ones, &e) && upload_flush(&u, &e));
+    assert_true(gpu_signal(gpu, one.wait_host, &e) && gpu_wait(gpu, one.value, &e));
+    assert_memory_equal(copy.mapped, bytes, SIZE);
+    read_back();
+    assert_memory_equal(copy.mapped, ones, sizeof ones);
+    commands_finish(&c);
+    upload_finish(&u);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_import),
+        cmocka_unit_test(test_refused_import),
+        cmocka_unit_test(test_after),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
