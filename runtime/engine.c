@@ -79,23 +79,63 @@ static bool open_trace(struct sc_engine *engine, struct sc_error *e)
     return engine->trace != NULL;
 }
 
-static bool place_model(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
+static void unplace(struct sc_engine *engine)
+{
+    if (engine->gpu)
+        engine->gpu->vk.vkDeviceWaitIdle(engine->gpu->device);
+    host_experts_destroy(engine->host_experts);
+    cpu_pool_destroy(engine->pool);
+    engine->host_experts = NULL;
+    engine->pool = NULL;
+    engine->n_host_tokens = 0;
+    model_finish(&engine->model);
+    upload_finish(&engine->upload);
+    engine->is_placed = false;
+}
+
+bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
 {
     struct sc_engine_params *p = &engine->params;
     struct gpu *gpu = engine->gpu;
-    const uint32_t n_batch = p->n_batch;
+    p->n_batch = engine->wished_batch;
     if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &gpu->info, e))
         return false;
     gpu->budget_bytes = budget_bytes;
-    if (upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
-        model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots, &engine->upload,
-                   p, e))
-        return true;
-    gpu->vk.vkDeviceWaitIdle(gpu->device);
-    model_finish(&engine->model);
-    upload_finish(&engine->upload);
-    p->n_batch = n_batch;
-    return false;
+    engine->is_placed = upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
+                        model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
+                                   &engine->upload, p, e) &&
+                        open_host_experts(engine, e);
+    if (!engine->is_placed)
+        unplace(engine);
+    return engine->is_placed;
+}
+
+/* Three quarters of what did not fit, or the least that the model runs with; 0: that was it already. */
+static uint64_t smaller_budget(const struct sc_engine *engine)
+{
+    const uint64_t used = placement_used_bytes(&engine->placement);
+    struct sc_engine_params params = engine->params;
+    struct sc_placement smaller;
+    struct sc_error ignored = {0};
+    params.n_batch = engine->wished_batch;
+    if (placement_make(&smaller, &params, &engine->weights, &engine->config, used / 4 * 3, &engine->gpu->info,
+                       &ignored))
+        return used / 4 * 3;
+    return smaller.minimum_bytes < used ? smaller.minimum_bytes : 0;
+}
+
+bool engine_step_down(struct sc_engine *engine, const struct sc_error *why, struct sc_error *e)
+{
+    struct sc_error failure = *why;
+    uint64_t budget;
+    while (failure.code == SC_OUT_OF_DEVICE_MEMORY && (budget = smaller_budget(engine)) != 0) {
+        engine_log(engine, SC_LOG_WARNING, "%s; trying with %.1f MB", failure.text, (double)budget / 1e6);
+        failure = (struct sc_error){0};
+        unplace(engine);
+        if (engine_place(engine, budget, &failure))
+            return true;
+    }
+    return sc_fail(e, failure.code, "%s", failure.text);
 }
 
 static bool open_device(struct sc_engine *engine, struct sc_error *e)
@@ -109,19 +149,9 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
         engine_log(engine, SC_LOG_INFO,
                    "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
                    gpu->info.name);
-
-    /* a driver may grant less than it said: then the budget that was found shrinks, one that was given does not */
-    uint64_t budget = p->vram_bytes ? p->vram_bytes : own_budget(gpu);
-    for (uint32_t tries = p->vram_bytes ? 1 : 4; tries > 0; tries--) {
-        struct sc_error failure = {0};
-        if (place_model(engine, budget, &failure))
-            return open_host_experts(engine, e);
-        if (failure.code != SC_OUT_OF_DEVICE_MEMORY || tries == 1 || engine->placement.minimum_bytes == 0)
-            return sc_fail(e, failure.code, "%s", failure.text);
-        engine_log(engine, SC_LOG_WARNING, "%s; trying with less", failure.text);
-        budget = budget / 4 * 3;
-    }
-    return false;
+    struct sc_error failure = {0};
+    return engine_place(engine, p->vram_bytes ? p->vram_bytes : own_budget(gpu), &failure) ||
+           engine_step_down(engine, &failure, e);
 }
 
 static void log_placement(const struct sc_engine *engine)
@@ -150,6 +180,7 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
         return NULL;
     }
     engine->params = *params;
+    engine->wished_batch = params->n_batch;
     if (!open_model(engine, e) || !open_device(engine, e) || !open_trace(engine, e) ||
         !sc_gguf_check(engine->gguf, e)) {
         sc_engine_destroy(engine);
@@ -164,15 +195,10 @@ void sc_engine_destroy(struct sc_engine *engine)
 {
     if (!engine)
         return;
-    if (engine->gpu)
-        engine->gpu->vk.vkDeviceWaitIdle(engine->gpu->device);
     struct sc_error e = {0};
     if (!routing_trace_destroy(engine->trace, &e))
         engine_log(engine, SC_LOG_WARNING, "the routing trace is not complete: %s", e.text);
-    host_experts_destroy(engine->host_experts);
-    cpu_pool_destroy(engine->pool);
-    model_finish(&engine->model);
-    upload_finish(&engine->upload);
+    unplace(engine);
     gpu_destroy(engine->gpu);
     sc_tokenizer_destroy(engine->tokenizer);
     weights_finish(&engine->weights);

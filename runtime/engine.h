@@ -23,7 +23,19 @@ struct sc_engine {
     uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
     struct routing_trace *trace; /* NULL: nobody asked for one */
     struct sc_placement placement;
+    uint32_t wished_batch; /* of the caller's params; 0: none */
+    bool is_placed;        /* upload, model and what follows from them are there */
+    uint32_t n_sessions;
 };
+
+/* Puts the model on the device, within the budget. */
+bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;
+
+/*
+ * The driver granted less than was planned, as *why says: gives back what the model took and places it anew with less,
+ * again and again until it fits. For engines without sessions. False if there is no smaller way.
+ */
+bool engine_step_down(struct sc_engine *engine, const struct sc_error *why, struct sc_error *e) SC_CHECK;
 
 /* Calls params.log; `format` makes one sentence. */
 void engine_log(const struct sc_engine *engine, enum sc_log_level level, const char *format, ...) SC_PRINTF(3, 4);

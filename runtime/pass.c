@@ -331,6 +331,7 @@ static bool run_resident(struct pass *p, uint32_t n, uint32_t n_streams, struct 
     for (uint32_t from = 0; from < n_streams; from += most)
         if (!submit(p, from, from + most < n_streams ? from + most : n_streams, e))
             return false;
+    p->n_unread = p->engine->trace ? n : 0;
     return true;
 }
 
@@ -346,7 +347,7 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     const uint32_t n_streams = p->n_streams - (n == 1 && with_logits ? 0 : 1);
     if (engine->trace)
         routing_trace_begin(engine->trace, tokens, n);
-    if (!engine->config.n_experts || (experts_are_resident(&engine->model.experts) && !engine->trace))
+    if (!engine->config.n_experts || experts_are_resident(&engine->model.experts))
         return run_resident(p, n, n_streams, e);
     experts_begin(&p->engine->model.experts, n);
     if (n <= p->memory.a.n_host)

@@ -12,7 +12,7 @@ enum {
 };
 static const uint64_t MIN_RING_BYTES = 1u << 20, MAX_RING_BYTES = 64u << 20;
 
-static uint64_t used_bytes(const struct sc_placement *p)
+uint64_t placement_used_bytes(const struct sc_placement *p)
 {
     return p->dense_bytes + p->expert_bytes + p->kv_bytes + p->activation_bytes + p->staging_bytes;
 }
@@ -34,7 +34,7 @@ static bool measure(struct sc_placement *p, const struct sc_engine_params *param
     p->expert_bytes = 0;
     if (c->n_experts && !experts_footprint(p->slot_bytes, p->n_slots, p->n_experts_total, &p->expert_bytes, e))
         return false;
-    p->minimum_bytes = used_bytes(p);
+    p->minimum_bytes = placement_used_bytes(p);
     return true;
 }
 
@@ -43,7 +43,7 @@ static bool fill_slots(struct sc_placement *p, struct sc_error *e)
 {
     if (!p->n_experts_total)
         return true;
-    const uint64_t available = p->budget_bytes - (used_bytes(p) - p->expert_bytes);
+    const uint64_t available = p->budget_bytes - (placement_used_bytes(p) - p->expert_bytes);
     uint64_t n = available / p->slot_bytes, bytes;
     if (n > p->n_experts_total)
         n = p->n_experts_total;
@@ -60,10 +60,10 @@ static bool fill_slots(struct sc_placement *p, struct sc_error *e)
 
 static bool fill(struct sc_placement *p, struct sc_error *e)
 {
-    uint64_t ring = (p->budget_bytes - used_bytes(p)) / 8;
+    uint64_t ring = (p->budget_bytes - placement_used_bytes(p)) / 8;
     ring = ring < MIN_RING_BYTES ? MIN_RING_BYTES : ring > MAX_RING_BYTES ? MAX_RING_BYTES : ring;
     const uint64_t grown = p->staging_bytes - buffer_footprint(MIN_RING_BYTES) + buffer_footprint(ring);
-    if (used_bytes(p) - p->staging_bytes + grown <= p->budget_bytes)
+    if (placement_used_bytes(p) - p->staging_bytes + grown <= p->budget_bytes)
         p->staging_bytes = grown;
     else
         ring = MIN_RING_BYTES;
@@ -94,6 +94,7 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
             (fits && (resident || p.activation_bytes <= budget_bytes / 8)))
             break;
     }
+    *placement = p;
     if (p.minimum_bytes > budget_bytes)
         return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY,
                        "the model needs at least %llu MiB on %s (dense weights %.1f MB, KV cache of %u tokens %.1f MB, "
@@ -103,6 +104,5 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
                        (double)p.activation_bytes / 1e6, (double)p.staging_bytes / 1e6, p.n_slots,
                        (double)p.expert_bytes / 1e6, (double)budget_bytes / 1e6);
     params->n_batch = n_batch;
-    *placement = p;
     return true;
 }

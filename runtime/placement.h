@@ -9,10 +9,13 @@
 /*
  * Fills *placement for a budget of budget_bytes and picks the micro-batch if params->n_batch is 0: dense weights and
  * one session come first, then the upload ring, and expert slots take what is left. Fails with SC_OUT_OF_DEVICE_MEMORY
- * and the minimum in the sentence if the budget is too small.
+ * and the minimum in the sentence if the budget is too small; then *placement is that minimum.
  */
 bool placement_make(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
                     const struct config *c, uint64_t budget_bytes, const struct sc_device_info *device,
                     struct sc_error *e) SC_CHECK;
+
+/* What the placement takes of its budget. */
+uint64_t placement_used_bytes(const struct sc_placement *p);
 
 #endif

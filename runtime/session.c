@@ -13,6 +13,23 @@ struct sc_session {
     struct sc_stats base;    /* the counters when the statistics began */
 };
 
+/* Where the device has no room for the session's memory that was set aside, the model takes less. */
+static bool init_pass(struct sc_session *s, struct sc_error *e)
+{
+    struct sc_error failure = {0};
+    if (!s->engine->is_placed && !engine_place(s->engine, s->engine->placement.budget_bytes, e))
+        return false;
+    while (!pass_init(&s->pass, s->engine, &failure)) {
+        pass_finish(&s->pass);
+        if (failure.code != SC_OUT_OF_DEVICE_MEMORY || s->engine->n_sessions)
+            return sc_fail(e, failure.code, "%s", failure.text);
+        if (!engine_step_down(s->engine, &failure, e))
+            return false;
+        failure = (struct sc_error){0};
+    }
+    return true;
+}
+
 struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *e)
 {
     struct sc_session *s = calloc(1, sizeof(*s));
@@ -21,10 +38,11 @@ struct sc_session *sc_session_create(struct sc_engine *engine, struct sc_error *
         return NULL;
     }
     s->engine = engine;
-    if (!pass_init(&s->pass, engine, e)) {
-        sc_session_destroy(s);
+    if (!init_pass(s, e)) {
+        free(s);
         return NULL;
     }
+    engine->n_sessions++;
     sc_session_reset_stats(s);
     return s;
 }
@@ -34,6 +52,7 @@ void sc_session_destroy(struct sc_session *s)
     if (!s)
         return;
     pass_finish(&s->pass);
+    s->engine->n_sessions--;
     free(s);
 }
 
