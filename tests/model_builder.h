@@ -7,6 +7,7 @@
 #define SCORIA_TESTS_MODEL_BUILDER_H
 
 #include "gguf_builder.h"
+#include "random_blocks.h"
 
 /* {0} is a model of 2 layers with 4 experts. A 0 stands for the default in brackets. */
 struct model_spec {
@@ -37,12 +38,5 @@ bool model_write(const char *path, const struct model_spec *spec);
 
 /* The same into builders[n_files], to be changed and written by the caller, who may have put things in already. */
 void model_fill(struct gguf_builder *builders, const struct model_spec *spec);
-
-/* Random blocks of the type whose weights have a standard deviation near sigma. *state is the generator's. */
-void random_blocks(uint8_t *blocks, enum sc_type type, size_t n_blocks, float sigma, uint64_t *state);
-
-/* Next numbers of the generator: any 64 bits; normally distributed. */
-uint64_t random_u64(uint64_t *state);
-float random_normal(uint64_t *state);
 
 #endif
