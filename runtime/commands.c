@@ -287,6 +287,14 @@ bool gpu_wait_transfer(struct gpu *gpu, uint64_t value, struct sc_error *e)
     return wait_timeline(gpu, &gpu->transfer, value, e);
 }
 
+bool gpu_poll(struct gpu *gpu, const struct queue *queue, uint64_t value, bool *reached, struct sc_error *e)
+{
+    uint64_t now = 0;
+    const VkResult result = gpu->vk.vkGetSemaphoreCounterValue(gpu->device, queue->timeline, &now);
+    *reached = result == VK_SUCCESS && now >= value;
+    return gpu_check(gpu, result, "look after a step", e);
+}
+
 bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e)
 {
     VkSemaphoreSignalInfo signal = {

@@ -169,6 +169,9 @@ bool gpu_submit(struct gpu *gpu, struct commands *const *streams, uint32_t n_str
 bool gpu_wait(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 bool gpu_wait_transfer(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 
+/* Whether the queue has reached `value`, without waiting. Results are visible after gpu_wait only. */
+bool gpu_poll(struct gpu *gpu, const struct queue *queue, uint64_t value, bool *reached, struct sc_error *e) SC_CHECK;
+
 /* Lets the submissions go that wait for gpu->host_signalled up to `value`. */
 bool gpu_signal(struct gpu *gpu, uint64_t value, struct sc_error *e) SC_CHECK;
 

@@ -317,3 +317,13 @@ void op_copy(struct commands *c, struct tensor to, struct tensor from)
     const uint32_t n = groups(args.n, WORKGROUP);
     DISPATCH(c, KERNEL_COPY, &args, spread_x(n), 1, spread_z(n), reads(from), writes(to));
 }
+
+void op_read(struct commands *c, struct tensor to, struct tensor from)
+{
+    if (!shapes_fit(c, to.cols % WORKGROUP == 0 && tensor_size_bytes(&from) / 16 <= UINT32_MAX / 2, "op_read"))
+        return;
+    struct read_args args = {
+        .from = from.address, .to = to.address, .n = (uint32_t)(tensor_size_bytes(&from) / 16), .n_threads = to.cols};
+    const uint32_t n = to.cols / WORKGROUP;
+    DISPATCH(c, KERNEL_READ, &args, spread_x(n), 1, spread_z(n), reads(from), writes(to));
+}

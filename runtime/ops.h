@@ -97,4 +97,7 @@ void op_combine(struct commands *c, struct tensor x /* (n, n_embd) */, struct te
 /* to = from, for the host to read */
 void op_copy(struct commands *c, struct tensor to, struct tensor from);
 
+/* to[i] = the exclusive or of some of the words of from: all that reads them, to see how fast the memory is */
+void op_read(struct commands *c, struct tensor to /* (1, n) u32, n a multiple of 64 */, struct tensor from);
+
 #endif

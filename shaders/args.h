@@ -161,6 +161,14 @@ struct copy_args {
     u32 n;
 };
 
+/* to[thread] = the exclusive or of every n_threads-th word of four, from the thread's own number on */
+struct read_args {
+    address from; /* (n, 4) words */
+    address to;   /* (n_threads) words */
+    u32 n;
+    u32 n_threads; /* a multiple of 64 */
+};
+
 /* What changes from step to step while the recorded commands stay: a small buffer that the kernels read. */
 struct step {
     u32 n_past; /* tokens in the cache before this step */
