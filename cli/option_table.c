@@ -79,9 +79,9 @@ static const struct option rows[N_OPTIONS] = {
          "1000)"),
     SIZE(OPTION_RAM, "--ram", "SIZE", ram_bytes, "bound of the RAM for weights; no effect in this version"),
     CHOICE(OPTION_KV, "--kv", "f16|f32", kv, "type of the keys and values that are kept (default f16)"),
-    CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off", cpu_experts,
-           "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others; auto (the "
-           "default):\nwhere that is faster"),
+    CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off|all", cpu_experts,
+           "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others, or every one; "
+           "auto (the\ndefault): where that is faster"),
     INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024, "CPU threads for experts (default: all it may use)"),
     TEXT(OPTION_ROUTING_TRACE, "--routing-trace", "FILE", routing_trace, false,
          "write which experts every token chose, for\ntools/simulate-experts"),

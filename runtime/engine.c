@@ -54,12 +54,14 @@ static bool open_model(struct sc_engine *engine, struct sc_error *e)
     return check_context(engine, e);
 }
 
-/* Experts on the CPU, where there are some that the device cannot hold. */
+/* Experts on the CPU, where there are some that the device cannot hold, or all. */
 static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
 {
-    if (engine->params.cpu_experts == SC_CPU_OFF || !engine->config.n_experts ||
-        experts_are_resident(&engine->model.experts))
+    const enum sc_cpu_experts wish = engine->params.cpu_experts;
+    engine->path = PATH_DEVICE;
+    if (wish == SC_CPU_OFF || !engine->config.n_experts || (wish == SC_CPU_AUTO && experts_fit(&engine->model.experts)))
         return true;
+    engine->path = wish == SC_CPU_ALL ? PATH_HOST : PATH_BOTH;
     engine->pool = cpu_pool_create(engine->params.n_threads, e);
     engine->n_host_tokens = session_host_tokens(engine->params.n_batch);
     if (engine->pool)
@@ -88,6 +90,7 @@ static void unplace(struct sc_engine *engine)
     engine->host_experts = NULL;
     engine->pool = NULL;
     engine->n_host_tokens = 0;
+    engine->path = PATH_DEVICE;
     model_finish(&engine->model);
     upload_finish(&engine->upload);
     engine->is_placed = false;

@@ -8,6 +8,13 @@
 #include "model.h"
 #include "upload.h"
 
+/* Who computes the experts of single tokens and small batches. */
+enum expert_path {
+    PATH_DEVICE, /* the device: what is missing is uploaded */
+    PATH_BOTH,   /* the device what is in slots, the CPU the rest */
+    PATH_HOST,   /* the CPU */
+};
+
 struct sc_engine {
     struct sc_engine_params params; /* with defaults filled in; its strings are not kept */
     struct sc_gguf *gguf;
@@ -20,6 +27,7 @@ struct sc_engine {
     struct model model;
     struct cpu_pool *pool;             /* NULL: the CPU computes no experts */
     struct host_experts *host_experts; /* the same */
+    enum expert_path path;
     uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
     struct routing_trace *trace; /* NULL: nobody asked for one */
     struct sc_placement placement;

@@ -91,13 +91,22 @@ void experts_forget(struct experts *x)
         x->table_mirror[i] = UINT64_MAX; /* differs from everything: the first use of a layer writes its row */
 }
 
-bool experts_are_resident(const struct experts *x)
+bool experts_fit(const struct experts *x)
 {
     return x->n_slots == x->n_layers * x->n_experts;
 }
 
+bool experts_are_resident(const struct experts *x)
+{
+    for (uint32_t i = 0; i < x->n_slots; i++)
+        if (x->policy.owner[i] == POLICY_NONE)
+            return false;
+    return experts_fit(x);
+}
+
 void experts_begin(struct experts *x, uint32_t n_tokens)
 {
+    x->hidden = false;
     policy_begin(&x->policy, n_tokens);
 }
 
@@ -204,15 +213,29 @@ bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e)
     while (policy_promote(&x->policy, &index, &slot))
         if (!place(x, u, index, slot, e))
             return false;
+    return experts_show(x, u, e);
+}
+
+bool experts_show(struct experts *x, struct upload *u, struct sc_error *e)
+{
     for (uint32_t l = 0; l < x->n_layers; l++)
         if (!publish_all(x, u, l, e))
             return false;
     return true;
 }
 
+bool experts_hide(struct experts *x, struct upload *u, struct sc_error *e)
+{
+    x->hidden = true;
+    for (uint32_t l = 0; l < x->n_layers; l++)
+        if (!publish(x, u, l, NULL, 0, e))
+            return false;
+    return true;
+}
+
 bool experts_find(struct experts *x, uint32_t layer, uint32_t id)
 {
-    const bool hit = x->policy.slot_of[layer * x->n_experts + id] != POLICY_NONE;
+    const bool hit = !x->hidden && x->policy.slot_of[layer * x->n_experts + id] != POLICY_NONE;
     x->n_hits += hit;
     x->n_misses += !hit;
     return hit;

@@ -25,6 +25,7 @@ struct experts {
     struct buffer table;    /* on the device: (n_layers, n_experts) addresses */
     uint64_t *table_row;    /* (n_experts) scratch */
     uint64_t *table_mirror; /* (n_layers, n_experts) what the device's table holds */
+    bool hidden;            /* the pass does without slots */
     uint64_t n_hits, n_misses, uploaded_bytes;
 };
 
@@ -40,8 +41,8 @@ bool experts_init(struct experts *x, struct gpu *gpu, const struct weights *w, c
                   struct sc_error *e) SC_CHECK;
 void experts_finish(struct experts *x); /* accepts a zeroed struct */
 
-/* All experts of all layers have a slot of their own. */
-bool experts_are_resident(const struct experts *x);
+bool experts_fit(const struct experts *x);          /* there is a slot for every expert of every layer */
+bool experts_are_resident(const struct experts *x); /* and they are in them */
 
 /*
  * Every pass begins here, and tells each layer's choice once the router has made it: ids (n_tokens, n_used), checked.
@@ -70,6 +71,12 @@ void experts_release(struct experts *x, uint32_t layer); /* the device is done w
  */
 bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
 bool experts_find(struct experts *x, uint32_t layer, uint32_t id);
+
+/* The table lists none, and all are misses: instead of experts_promote, where the CPU computes all experts. */
+bool experts_hide(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
+
+/* The table lists all that have a slot: for passes that neither upload nor have experts on the CPU. */
+bool experts_show(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
 
 /* Empties all slots: after a failure, what was on its way to them may not have arrived. */
 void experts_forget(struct experts *x);

@@ -103,7 +103,7 @@ static bool upload_experts(struct model *m, struct upload *u, const struct sc_en
                            uint64_t *done, struct sc_error *e)
 {
     struct experts *x = &m->experts;
-    if (!experts_are_resident(x))
+    if (!experts_fit(x))
         return true;
     uint32_t ids[SC_MAX_EXPERTS];
     for (uint32_t i = 0; i < x->n_experts; i++)

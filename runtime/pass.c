@@ -298,7 +298,9 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
     struct gpu *gpu = engine->gpu;
     const uint32_t n_layers = engine->config.n_layers;
     const uint64_t signalled = gpu->host_signalled;
-    if (!experts_promote(&engine->model.experts, &engine->upload, e) || !upload_flush(&engine->upload, e))
+    struct experts *x = &engine->model.experts;
+    if (!(engine->path == PATH_HOST ? experts_hide(x, &engine->upload, e) : experts_promote(x, &engine->upload, e)) ||
+        !upload_flush(&engine->upload, e))
         return lose_uploads(p);
     for (uint32_t i = 0; i <= 2 * n_layers; i++)
         p->submissions[i] = (struct submission){.streams = p->list + i,
@@ -339,6 +341,7 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
 {
     const struct sc_engine *engine = p->engine;
     struct recording *r = n == 1 ? &p->single : &p->batch;
+    struct upload *upload = &p->engine->upload;
     if (!pass_wait(p, e) || !record(p, r, n, e))
         return false;
     fill_inputs(p, tokens, n, n_past);
@@ -347,11 +350,16 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     const uint32_t n_streams = p->n_streams - (n == 1 && with_logits ? 0 : 1);
     if (engine->trace)
         routing_trace_begin(engine->trace, tokens, n);
-    if (!engine->config.n_experts || experts_are_resident(&engine->model.experts))
+    if (!engine->config.n_experts)
         return run_resident(p, n, n_streams, e);
-    experts_begin(&p->engine->model.experts, n);
-    if (n <= p->memory.a.n_host)
+    struct experts *x = &p->engine->model.experts;
+    const bool resident = experts_are_resident(x);
+    experts_begin(x, n);
+    if (n <= p->memory.a.n_host && (engine->path == PATH_HOST || !resident))
         return run_with_host(p, n, n_streams, e);
+    if (resident)
+        return ((experts_show(x, upload, e) && upload_flush(upload, e)) || lose_uploads(p)) &&
+               run_resident(p, n, n_streams, e);
     return run_uploading(p, n, n_streams, e);
 }
 

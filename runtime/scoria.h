@@ -56,8 +56,12 @@ enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };
 enum sc_phase { SC_PHASE_LOAD, SC_PHASE_COMPILE, SC_PHASE_PREFILL };
 enum sc_kv_type { SC_KV_F16, SC_KV_F32 };
 
-/* Whether the CPU computes experts that no slot holds, for single tokens. AUTO: where that is faster. */
-enum sc_cpu_experts { SC_CPU_AUTO, SC_CPU_ON, SC_CPU_OFF };
+/*
+ * Whether the CPU computes experts, of single tokens and small batches. ON: those that no slot holds, or all or none
+ * where that was measured to be faster; AUTO: the same, unless all experts have slots; OFF: none, what is missing is
+ * uploaded; ALL: every one.
+ */
+enum sc_cpu_experts { SC_CPU_AUTO, SC_CPU_ON, SC_CPU_OFF, SC_CPU_ALL };
 
 struct sc_engine_params {
     const char *model_path;

@@ -150,6 +150,27 @@ static void test_off(void **state)
     sc_engine_destroy(engine);
 }
 
+/* The CPU computes every expert, whether there are slots for none or all of them; long prompts still use the slots. */
+static void test_all(void **state)
+{
+    (void)state;
+    for (int resident = 0; resident < 2; resident++) {
+        struct sc_engine *engine = engine_of(resident ? 0 : budget_with(3), SC_CPU_ALL, 2);
+        engine->n_host_tokens = 2;
+        assert_int_equal(experts_fit(&engine->model.experts), resident);
+        struct sc_session *session = trial_session(&t, engine);
+        trial_decode(&t, session, 6);
+        trial_eval(&t, session, 2);
+        const struct sc_stats s = stats_of(session);
+        assert_true(s.expert_hits == 0 && s.expert_host_runs > 0);
+        trial_eval(&t, session, 11);
+        assert_int_equal(stats_of(session).expert_host_runs, s.expert_host_runs);
+        trial_decode(&t, session, N_TOKENS - 19);
+        sc_session_destroy(session);
+        sc_engine_destroy(engine);
+    }
+}
+
 static PFN_vkWaitSemaphores real_wait;
 static uint32_t waits_left;
 
@@ -183,8 +204,13 @@ static void test_failure_inside_token(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budgets),    cmocka_unit_test(test_batches), cmocka_unit_test(test_after_prompt),
-        cmocka_unit_test(test_equal_bits), cmocka_unit_test(test_off),     cmocka_unit_test(test_failure_inside_token),
+        cmocka_unit_test(test_budgets),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_after_prompt),
+        cmocka_unit_test(test_equal_bits),
+        cmocka_unit_test(test_off),
+        cmocka_unit_test(test_all),
+        cmocka_unit_test(test_failure_inside_token),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
