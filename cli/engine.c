@@ -34,8 +34,6 @@ struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, st
 {
     int64_t n_batch = o->ubatch; /* 0: the default of 512 */
 
-    if (o->given[OPTION_RAM] && o->log_level >= SC_LOG_WARNING)
-        terminal_warning("--ram has no effect in this version");
     if (o->batch && o->batch < (n_batch ? n_batch : 512))
         n_batch = o->batch;
 
@@ -43,6 +41,9 @@ struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, st
         .model_path = o->model,
         .device = o->device,
         .vram_bytes = o->vram_bytes,
+        .ram_bytes = o->ram_bytes,
+        .no_mmap = o->no_mmap,
+        .mlock = o->mlock,
         .n_ctx = o->context ? (uint32_t)o->context : n_ctx_wanted,
         .n_batch = (uint32_t)n_batch,
         .kv_type = (enum sc_kv_type)o->kv,

@@ -77,7 +77,12 @@ static const struct option rows[N_OPTIONS] = {
     SIZE(OPTION_VRAM, "--vram", "SIZE", vram_bytes,
          "take no more memory than this of the device, such as 12G\nor 800M (K, M, G: powers of 1024; KB, MB, GB: of "
          "1000)"),
-    SIZE(OPTION_RAM, "--ram", "SIZE", ram_bytes, "bound of the RAM for weights; no effect in this version"),
+    SIZE(OPTION_RAM, "--ram", "SIZE", ram_bytes,
+         "keep no more than this of the experts in RAM, and read\nthe others from disk when they are needed (default: "
+         "what\n"
+         "RAM has free)"),
+    SWITCH(OPTION_NO_MMAP, "--no-mmap", no_mmap, "read the experts into RAM at the start, do not map the file"),
+    SWITCH(OPTION_MLOCK, "--mlock", mlock, "let the system move nothing of them out of RAM"),
     CHOICE(OPTION_KV, "--kv", "f16|f32", kv, "type of the keys and values that are kept (default f16)"),
     CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off|all", cpu_experts,
            "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others, or every one; "

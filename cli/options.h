@@ -48,6 +48,8 @@ enum option_id {
     OPTION_DEVICE,
     OPTION_VRAM,
     OPTION_RAM,
+    OPTION_NO_MMAP,
+    OPTION_MLOCK,
     OPTION_KV,
     OPTION_CPU_EXPERTS,
     OPTION_THREADS,
@@ -60,8 +62,8 @@ enum option_id {
 
 /* The flags that every command with an engine takes, for their lists. */
 #define OPTIONS_ENGINE \
-    OPTION_UBATCH, OPTION_BATCH, OPTION_DEVICE, OPTION_VRAM, OPTION_RAM, OPTION_KV, OPTION_CPU_EXPERTS, \
-        OPTION_THREADS, OPTION_ROUTING_TRACE
+    OPTION_UBATCH, OPTION_BATCH, OPTION_DEVICE, OPTION_VRAM, OPTION_RAM, OPTION_NO_MMAP, OPTION_MLOCK, OPTION_KV, \
+        OPTION_CPU_EXPERTS, OPTION_THREADS, OPTION_ROUTING_TRACE
 
 #define OPTIONS_SAMPLING \
     OPTION_TEMPERATURE, OPTION_TOP_K, OPTION_TOP_P, OPTION_MIN_P, OPTION_REPEAT_PENALTY, OPTION_REPEAT_LAST_N, \
@@ -78,6 +80,7 @@ struct options {
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t vram_bytes, ram_bytes;         /* 0: not given */
     int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, sc_cpu_experts, sc_log_level, option_format */
+    bool no_mmap, mlock;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, tokens;

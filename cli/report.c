@@ -33,6 +33,10 @@ static void print_experts(const struct sc_engine *engine, const struct sc_stats 
                   p->n_slots, p->n_experts_total, number_bytes(budget, p->budget_bytes), s->expert_hits,
                   s->expert_misses, 100 * (double)s->expert_hits / (double)n, on_host,
                   number_bytes(moved, s->uploaded_bytes), s->wait_seconds);
+    if (s->disk_bytes)
+        terminal_note("disk: %s of experts read, %.2f s lost waiting for them; RAM holds %" PRIu32 " of them (%s)",
+                      number_bytes(moved, s->disk_bytes), s->disk_seconds, p->n_ram_slots,
+                      number_bytes(budget, p->ram_bytes));
 }
 
 void report_print(const struct sc_engine *engine, const struct sc_stats *s)
@@ -79,6 +83,8 @@ json_t *report_stats(const struct sc_stats *s)
     json_put(stats, "host_seconds", json_number(s->host_seconds));
     json_put(stats, "uploaded_bytes", json_count(s->uploaded_bytes));
     json_put(stats, "wait_seconds", json_number(s->wait_seconds));
+    json_put(stats, "disk_bytes", json_count(s->disk_bytes));
+    json_put(stats, "disk_seconds", json_number(s->disk_seconds));
     json_put(stats, "submits", json_count(s->n_submits));
     json_put(stats, "dispatches_per_token", json_count(s->n_dispatches));
     json_put(stats, "barriers_per_token", json_count(s->n_barriers));
@@ -100,5 +106,7 @@ json_t *report_placement(const struct sc_engine *engine)
     json_put(placement, "slot_bytes", json_count(p->slot_bytes));
     json_put(placement, "n_slots", json_count(p->n_slots));
     json_put(placement, "n_experts_total", json_count(p->n_experts_total));
+    json_put(placement, "n_ram_slots", json_count(p->n_ram_slots));
+    json_put(placement, "ram_bytes", json_count(p->ram_bytes));
     return placement;
 }

@@ -37,6 +37,8 @@ struct weight {
     enum sc_type type;
     uint32_t rows, cols;
     uint64_t size_bytes;
+    uint32_t file; /* where data lies on disk: which file of the model, and the offset in it */
+    uint64_t offset;
 };
 
 /* An expert's three matrices; also the one feed-forward of a dense layer. */

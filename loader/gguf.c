@@ -233,6 +233,26 @@ const char *sc_gguf_file_path(const struct sc_gguf *g, size_t index)
     return g->parts[index].path;
 }
 
+int sc_gguf_file_descriptor(const struct sc_gguf *g, size_t index)
+{
+    return g->parts[index].map.fd;
+}
+
+bool sc_gguf_lock(const struct sc_gguf *g, size_t file)
+{
+    return mapping_lock(&g->parts[file].map);
+}
+
+void sc_gguf_prefetch(const struct sc_gguf *g, size_t file, uint64_t offset, uint64_t size_bytes)
+{
+    mapping_prefetch(&g->parts[file].map, offset, size_bytes);
+}
+
+void sc_gguf_forget(const struct sc_gguf *g, size_t file, uint64_t offset, uint64_t size_bytes)
+{
+    mapping_forget(&g->parts[file].map, offset, size_bytes);
+}
+
 size_t sc_gguf_n_values(const struct sc_gguf *g)
 {
     return g->parts[0].n_values;

@@ -77,6 +77,14 @@ uint32_t sc_gguf_version(const struct sc_gguf *g);
 uint64_t sc_gguf_size_bytes(const struct sc_gguf *g); /* of all files together */
 size_t sc_gguf_n_files(const struct sc_gguf *g);
 const char *sc_gguf_file_path(const struct sc_gguf *g, size_t index);
+int sc_gguf_file_descriptor(const struct sc_gguf *g, size_t index); /* open for reading until sc_gguf_close */
+
+/* Keeps the file's bytes in RAM as long as the model is open. False: the system does not allow it. */
+bool sc_gguf_lock(const struct sc_gguf *g, size_t file);
+
+/* Hints about bytes of a file: they will be read through the mapping soon; or RAM may forget them. */
+void sc_gguf_prefetch(const struct sc_gguf *g, size_t file, uint64_t offset, uint64_t size_bytes);
+void sc_gguf_forget(const struct sc_gguf *g, size_t file, uint64_t offset, uint64_t size_bytes);
 
 size_t sc_gguf_n_values(const struct sc_gguf *g);
 const struct sc_gguf_value *sc_gguf_value(const struct sc_gguf *g, size_t index);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _DEFAULT_SOURCE /* madvise */
 #include "mapping.h"
 
 #include <errno.h>
@@ -65,6 +66,33 @@ void mapping_finish(struct mapping *m)
         close(m->fd);
     }
     *m = (struct mapping){0};
+}
+
+bool mapping_lock(const struct mapping *m)
+{
+    return mlock(m->data, m->size_bytes) == 0;
+}
+
+static uint64_t end_of(const struct mapping *m, uint64_t offset, uint64_t size_bytes)
+{
+    return size_bytes < m->size_bytes - offset ? offset + size_bytes : m->size_bytes;
+}
+
+void mapping_prefetch(const struct mapping *m, uint64_t offset, uint64_t size_bytes)
+{
+    const uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE), first = offset / page_bytes * page_bytes;
+    (void)madvise((void *)(m->data + first), (size_t)(end_of(m, offset, size_bytes) - first), MADV_WILLNEED);
+}
+
+void mapping_forget(const struct mapping *m, uint64_t offset, uint64_t size_bytes)
+{
+    const uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t first = (offset + page_bytes - 1) / page_bytes * page_bytes;
+    const uint64_t end = end_of(m, offset, size_bytes) / page_bytes * page_bytes;
+    if (first >= end)
+        return;
+    (void)madvise((void *)(m->data + first), (size_t)(end - first), MADV_DONTNEED); /* or the next would not do it */
+    (void)posix_fadvise(m->fd, (off_t)first, (off_t)(end - first), POSIX_FADV_DONTNEED);
 }
 
 bool mapping_check(const struct mapping *m, const char *path, struct sc_error *e)

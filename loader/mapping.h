@@ -25,6 +25,12 @@ struct mapping {
 bool mapping_init(struct mapping *m, const char *path, struct sc_error *e) SC_CHECK;
 void mapping_finish(struct mapping *m); /* accepts a zeroed struct */
 
+bool mapping_lock(const struct mapping *m); /* keeps it in RAM, if the system allows that */
+
+/* Hints about a part of the file: it will be read soon; its whole pages may leave RAM. It may reach beyond the end. */
+void mapping_prefetch(const struct mapping *m, uint64_t offset, uint64_t size_bytes);
+void mapping_forget(const struct mapping *m, uint64_t offset, uint64_t size_bytes);
+
 /* Fails if bytes that were wanted could not be read. */
 bool mapping_check(const struct mapping *m, const char *path, struct sc_error *e) SC_CHECK;
 

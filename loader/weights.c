@@ -87,13 +87,25 @@ static bool check_size(struct finder *f, const char *tensor, uint64_t matrix_byt
                    tensor, (double)matrix_bytes / 1e9, (double)most / 1e9);
 }
 
+/* The matrix `index` of a tensor of n. */
+static struct weight part_of(const struct sc_gguf_tensor *t, uint32_t index, uint32_t n, uint32_t rows, uint32_t cols)
+{
+    const uint64_t size_bytes = t->size_bytes / n;
+    return (struct weight){.data = t->data + size_bytes * index,
+                           .type = (enum sc_type)t->type,
+                           .rows = rows,
+                           .cols = cols,
+                           .size_bytes = size_bytes,
+                           .file = t->file,
+                           .offset = t->offset + size_bytes * index};
+}
+
 static bool take_matrix(struct finder *f, struct weight *w, struct name tensor, uint32_t rows, uint32_t cols)
 {
     const struct sc_gguf_tensor *t = take(f, tensor.text, 2, (uint64_t[]){rows, cols});
     if (!t || !check_size(f, tensor.text, t->size_bytes, MAX_MATRIX_BYTES))
         return false;
-    *w = (struct weight){
-        .data = t->data, .type = (enum sc_type)t->type, .rows = rows, .cols = cols, .size_bytes = t->size_bytes};
+    *w = part_of(t, 0, 1, rows, cols);
     return true;
 }
 
@@ -106,7 +118,7 @@ static bool take_norm(struct finder *f, struct weight *w, struct name tensor)
     if (t->type != SC_F32)
         return sc_fail(f->e, SC_UNSUPPORTED, "%s: tensor %s is %s, norms must be f32", f->path, tensor.text,
                        sc_type_name(t->type));
-    *w = (struct weight){.data = t->data, .type = SC_F32, .rows = 1, .cols = n, .size_bytes = t->size_bytes};
+    *w = part_of(t, 0, 1, 1, n);
     return true;
 }
 
@@ -131,11 +143,7 @@ static bool take_fused(struct finder *f, struct layer_weights *w, uint32_t layer
     if (!t || !check_size(f, tensor.text, t->size_bytes / n, MAX_EXPERT_MATRIX_BYTES))
         return false;
     for (uint32_t x = 0; x < n; x++)
-        *weight_at(&w->experts[x], s) = (struct weight){.data = t->data + t->size_bytes / n * x,
-                                                        .type = (enum sc_type)t->type,
-                                                        .rows = s->rows,
-                                                        .cols = s->cols,
-                                                        .size_bytes = t->size_bytes / n};
+        *weight_at(&w->experts[x], s) = part_of(t, x, n, s->rows, s->cols);
     return true;
 }
 

@@ -8,6 +8,7 @@
 
 #include "host_experts.h"
 #include "placement.h"
+#include "ram.h"
 #include "routing_trace.h"
 
 static const uint32_t DEFAULT_CONTEXT = 4096;
@@ -81,6 +82,29 @@ static bool open_trace(struct sc_engine *engine, struct sc_error *e)
     return engine->trace != NULL;
 }
 
+/* RAM for the experts that the device does not hold. */
+static bool open_store(struct sc_engine *engine, struct sc_error *e)
+{
+    const struct sc_engine_params *p = &engine->params;
+    struct sc_placement *placement = &engine->placement;
+    const enum sc_device_kind kind = engine->gpu->info.kind;
+    const bool shares_ram = kind == SC_DEVICE_INTEGRATED || kind == SC_DEVICE_CPU;
+    const uint64_t available = ram_available(), taken = shares_ram ? placement_used_bytes(placement) : 0;
+    struct store_params params = {.gguf = engine->gguf,
+                                  .weights = &engine->weights,
+                                  .config = &engine->config,
+                                  .device = &engine->model.experts.policy,
+                                  .lock = p->mlock};
+    if (!store_place(placement, &params, p, taken < available ? available - taken : 0, e))
+        return false;
+    engine->store = store_create(&params, e);
+    if (engine->store && p->mlock && !store_is_locked(engine->store))
+        engine_log(
+            engine, SC_LOG_WARNING,
+            "the system does not let Scoria lock its memory (--mlock): RLIMIT_MEMLOCK is too low, see ulimit -l");
+    return engine->store != NULL;
+}
+
 static void unplace(struct sc_engine *engine)
 {
     if (engine->gpu)
@@ -93,6 +117,8 @@ static void unplace(struct sc_engine *engine)
     engine->path = PATH_DEVICE;
     model_finish(&engine->model);
     upload_finish(&engine->upload);
+    store_destroy(engine->store);
+    engine->store = NULL;
     engine->is_placed = false;
 }
 
@@ -104,10 +130,10 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
     if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &gpu->info, e))
         return false;
     gpu->budget_bytes = budget_bytes;
-    engine->is_placed = upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
+    engine->is_placed = open_store(engine, e) && upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
                         model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
-                                   &engine->upload, p, e) &&
-                        open_host_experts(engine, e);
+                                   engine->store, &engine->upload, p, e) &&
+                        store_load(engine->store, p, e) && open_host_experts(engine, e);
     if (!engine->is_placed)
         unplace(engine);
     return engine->is_placed;
@@ -169,6 +195,9 @@ static void log_placement(const struct sc_engine *engine)
                    (double)p->slot_bytes / 1e6,
                    p->n_slots == p->n_experts_total ? "all stay on the device"
                                                     : "the others are uploaded when they are chosen");
+    if (p->n_ram_slots)
+        engine_log(engine, SC_LOG_INFO, "%u experts fit into RAM, %.1f MB: the others are read when they are chosen",
+                   p->n_ram_slots, (double)p->ram_bytes / 1e6);
 }
 
 struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e)

@@ -24,6 +24,7 @@ struct sc_engine {
     struct sc_error tokenizer_error;
     struct gpu *gpu;
     struct upload upload;
+    struct store *store;
     struct model model;
     struct cpu_pool *pool;             /* NULL: the CPU computes no experts */
     struct host_experts *host_experts; /* the same */

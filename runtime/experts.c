@@ -45,12 +45,13 @@ bool experts_footprint(uint64_t slot_bytes, uint32_t n_slots, uint32_t n_table, 
 }
 
 bool experts_init(struct experts *x, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
-                  struct sc_error *e)
+                  struct store *store, struct sc_error *e)
 {
     memset(x, 0, sizeof(*x));
     const uint32_t n_table = c->n_layers * c->n_experts;
     x->gpu = gpu;
     x->weights = w;
+    x->store = store;
     x->n_layers = c->n_layers;
     x->n_experts = c->n_experts;
     x->slot_bytes = experts_slot_bytes(w, c);
@@ -108,6 +109,7 @@ void experts_begin(struct experts *x, uint32_t n_tokens)
 {
     x->hidden = false;
     policy_begin(&x->policy, n_tokens);
+    store_begin(x->store);
 }
 
 void experts_count(struct experts *x, uint32_t layer, const uint32_t *ids, uint32_t n_tokens, uint32_t n_used)
@@ -120,20 +122,34 @@ void experts_count(struct experts *x, uint32_t layer, const uint32_t *ids, uint3
             policy_count(&x->policy, layer * x->n_experts + id, n_uses[id], n_tokens);
 }
 
+void experts_want(struct experts *x, uint32_t layer, const uint32_t *ids, uint32_t n_ids)
+{
+    uint32_t indices[SC_MAX_EXPERTS];
+    for (uint32_t i = 0; i < n_ids; i++)
+        indices[i] = layer * x->n_experts + ids[i];
+    store_want(x->store, indices, n_ids);
+}
+
 /* Queues the upload of an expert into a slot, whose expert loses it. */
 static bool place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e)
 {
-    const struct expert_weights *from = &x->weights->layers[index / x->n_experts].experts[index % x->n_experts];
     const struct place *to = &x->slots[slot];
+    struct expert_weights from;
     policy_vacate(&x->policy, slot); /* until all of it is on its way */
-    for (uint32_t m = 0; m < 3; m++) {
-        const struct weight *w = matrix_of(from, m);
-        if (!upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m), w->data, w->size_bytes,
-                          e))
-            return false;
+    if (!store_pin(x->store, index, &from, e))
+        return false;
+    bool ok = true;
+    for (uint32_t m = 0; m < 3 && ok; m++) {
+        const struct weight *w = matrix_of(&from, m);
+        ok = upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(&from, m), w->data, w->size_bytes,
+                          e);
         x->uploaded_bytes += w->size_bytes;
     }
+    store_unpin(x->store, index);
+    if (!ok)
+        return false;
     policy_place(&x->policy, index, slot);
+    store_drop(x->store, index);
     return true;
 }
 

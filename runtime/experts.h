@@ -11,11 +11,13 @@
 #include "ops.h"
 #include "policy.h"
 #include "slabs.h"
+#include "store.h"
 #include "upload.h"
 
 struct experts {
     struct gpu *gpu;
     const struct weights *weights;
+    struct store *store;
     uint32_t n_layers, n_experts; /* per layer */
     uint64_t slot_bytes;
     uint32_t n_slots;
@@ -36,9 +38,9 @@ uint64_t experts_slot_bytes(const struct weights *w, const struct config *c);
 bool experts_footprint(uint64_t slot_bytes, uint32_t n_slots, uint32_t n_table, uint64_t *bytes,
                        struct sc_error *e) SC_CHECK;
 
-/* Allocates the pool. Borrows gpu and weights. */
+/* Allocates the pool. Borrows gpu, weights and store, where the experts' bytes come from. */
 bool experts_init(struct experts *x, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
-                  struct sc_error *e) SC_CHECK;
+                  struct store *store, struct sc_error *e) SC_CHECK;
 void experts_finish(struct experts *x); /* accepts a zeroed struct */
 
 bool experts_fit(const struct experts *x);          /* there is a slot for every expert of every layer */
@@ -50,6 +52,9 @@ bool experts_are_resident(const struct experts *x); /* and they are in them */
  */
 void experts_begin(struct experts *x, uint32_t n_tokens);
 void experts_count(struct experts *x, uint32_t layer, const uint32_t *ids, uint32_t n_tokens, uint32_t n_used);
+
+/* The layer will need these distinct ids next: what of them is on disk is on its way to RAM when this returns. */
+void experts_want(struct experts *x, uint32_t layer, const uint32_t *ids, uint32_t n_ids);
 
 /*
  * For passes that upload what they need. Of the layer's distinct ids, experts_wave moves those to the front that can

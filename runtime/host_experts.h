@@ -19,9 +19,11 @@ void host_experts_destroy(struct host_experts *h); /* accepts NULL */
 
 /*
  * Computes the experts that the layer's router chose for the pass's n tokens and that the device's table does not list,
- * from memory->host_x into memory->host_y, and marks their pairs in memory->on_host.
+ * from memory->host_x into memory->host_y, and marks their pairs in memory->on_host. Fails if the
+ * experts cannot be read.
  */
-void host_experts_run(struct host_experts *h, uint32_t layer, uint32_t n, struct session_memory *memory);
+bool host_experts_run(struct host_experts *h, uint32_t layer, uint32_t n, struct session_memory *memory,
+                      struct sc_error *e) SC_CHECK;
 
 /* Since it was created; 0 for NULL. */
 uint64_t host_experts_n_runs(const struct host_experts *h);

@@ -110,6 +110,7 @@ static bool upload_experts(struct model *m, struct upload *u, const struct sc_en
         ids[i] = i;
     const uint64_t before = *done;
     for (uint32_t l = 0; l < x->n_layers; l++) {
+        experts_want(x, l, ids, x->n_experts);
         if (!experts_require(x, u, l, ids, x->n_experts, false, e))
             return false;
         *done = before + x->uploaded_bytes;
@@ -136,7 +137,7 @@ static uint64_t bytes_to_load(const struct weights *w, const struct item *items,
 }
 
 bool model_init(struct model *m, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
-                struct upload *u, const struct sc_engine_params *params, struct sc_error *e)
+                struct store *store, struct upload *u, const struct sc_engine_params *params, struct sc_error *e)
 {
     memset(m, 0, sizeof(*m));
     m->config = c;
@@ -155,7 +156,7 @@ bool model_init(struct model *m, struct gpu *gpu, const struct weights *w, const
     if (is_tied(w))
         m->output = m->token_embd;
     if (ok && c->n_experts) {
-        ok = experts_init(&m->experts, gpu, w, c, n_slots, e) && upload_experts(m, u, params, total, &done, e);
+        ok = experts_init(&m->experts, gpu, w, c, n_slots, store, e) && upload_experts(m, u, params, total, &done, e);
         for (uint32_t l = 0; l < c->n_layers && ok; l++) {
             m->layers[l].gate = experts_tensor(&m->experts, l, 0);
             m->layers[l].up = experts_tensor(&m->experts, l, 1);

@@ -39,7 +39,8 @@ bool model_dense_footprint(const struct weights *w, const struct config *c, uint
  * sc_engine_params.
  */
 bool model_init(struct model *m, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
-                struct upload *u, const struct sc_engine_params *params, struct sc_error *e) SC_CHECK;
+                struct store *store, struct upload *u, const struct sc_engine_params *params,
+                struct sc_error *e) SC_CHECK;
 void model_finish(struct model *m); /* accepts a zeroed struct; the device must be idle */
 
 #endif

@@ -234,6 +234,7 @@ static bool fetch_experts(struct pass *p, struct in_flight *f, uint32_t layer, u
 {
     struct sc_engine *engine = p->engine;
     struct experts *x = &engine->model.experts;
+    experts_want(x, layer, ids, n_ids);
     for (uint32_t first = 0, n_wave; first < n_ids; first += n_wave) {
         const double start = clock_seconds();
         n_wave = make_room(p, f, layer, ids + first, n_ids - first);
@@ -313,8 +314,7 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
     bool ok = true;
     for (uint32_t l = 0; l < n_layers && ok; l++) {
         ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && take_choice(p, l, n, e);
-        if (ok)
-            host_experts_run(engine->host_experts, l, n, &p->memory);
+        ok = ok && host_experts_run(engine->host_experts, l, n, &p->memory, e);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
     }
     if (!ok) { /* let go what still waits for the host, step by step: the validation layer loses count otherwise */

@@ -67,8 +67,12 @@ struct sc_engine_params {
     const char *model_path;
     const char *device;  /* NULL: the best; an index, or a part of one device's name (any case) */
     uint64_t vram_bytes; /* bound of everything allocated on the device; 0: what it has free, less a reserve */
-    uint32_t n_ctx;      /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
-    uint32_t n_batch;    /* micro-batch: most tokens in one pass; 0: 512 */
+    uint64_t
+        ram_bytes;  /* bound of the experts that are kept in RAM, which Scoria then reads itself; 0: as RAM has room */
+    bool no_mmap;   /* read the experts into RAM instead of mapping the file */
+    bool mlock;     /* let nothing of what is in RAM be moved out; a warning where the system does not allow it */
+    uint32_t n_ctx; /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
+    uint32_t n_batch; /* micro-batch: most tokens in one pass; 0: 512 */
     enum sc_kv_type kv_type;
     enum sc_cpu_experts cpu_experts;
     uint32_t n_threads;        /* for experts on the CPU; 0: as many as the process may use */
@@ -94,6 +98,8 @@ struct sc_placement {
     uint64_t slot_bytes;    /* one expert of one layer: gate, up, down */
     uint32_t n_slots;
     uint32_t n_experts_total; /* over all layers; resident when n_slots is as many */
+    uint32_t n_ram_slots;     /* experts that Scoria keeps in RAM; 0: the file is mapped, the system decides */
+    uint64_t ram_bytes;       /* that they take */
 };
 
 struct sc_engine;
@@ -126,6 +132,8 @@ struct sc_stats {
     uint64_t uploaded_bytes;             /* of experts, host to device */
     double host_seconds;                 /* the CPU computed experts */
     double wait_seconds;                 /* layers waited for the upload of experts */
+    uint64_t disk_bytes;                 /* of experts, read from disk; not known where the file is mapped */
+    double disk_seconds;                 /* layers waited for them */
     uint64_t n_submits;
     uint32_t n_dispatches, n_barriers; /* of one decode step */
 };

@@ -90,7 +90,7 @@ static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, 
         if (n_tokens > 1 && p->progress && !p->progress(p->user, SC_PHASE_PREFILL, done, n_tokens))
             return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
     }
-    return (n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e)) && sc_gguf_check(s->engine->gguf, e);
+    return (n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e)) && store_check(s->engine->store, e);
 }
 
 bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,
@@ -141,6 +141,8 @@ static struct sc_stats counters(const struct sc_session *s)
     now.host_seconds = host_experts_seconds(engine->host_experts);
     now.uploaded_bytes = x->uploaded_bytes;
     now.wait_seconds = s->pass.wait_seconds;
+    now.disk_bytes = store_read_bytes(engine->store);
+    now.disk_seconds = store_wait_seconds(engine->store);
     now.n_submits = engine->gpu->n_submits;
     return now;
 }
@@ -159,6 +161,8 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
         .host_seconds = now.host_seconds - base->host_seconds,
         .uploaded_bytes = now.uploaded_bytes - base->uploaded_bytes,
         .wait_seconds = now.wait_seconds - base->wait_seconds,
+        .disk_bytes = now.disk_bytes - base->disk_bytes,
+        .disk_seconds = now.disk_seconds - base->disk_seconds,
         .n_submits = now.n_submits - base->n_submits,
     };
     for (uint32_t i = 0; i < s->pass.n_streams; i++) {

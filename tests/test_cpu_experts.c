@@ -65,7 +65,8 @@ static struct weight make_weight(const struct sc_type_info *type, uint32_t rows,
     uint8_t *data = malloc(n_blocks * type->block_bytes);
     assert_non_null(data);
     random_blocks(data, type->type, n_blocks, 0.05f, state);
-    return (struct weight){data, type->type, rows, cols, n_blocks * type->block_bytes};
+    return (struct weight){
+        .data = data, .type = type->type, .rows = rows, .cols = cols, .size_bytes = n_blocks * type->block_bytes};
 }
 
 static struct expert_weights make_expert(const struct sc_type_info *type, const struct sc_type_info *down, uint32_t d,

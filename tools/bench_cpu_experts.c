@@ -107,9 +107,11 @@ static size_t lay_out(const struct bench *b, enum sc_type type, uint8_t *at, str
 {
     const struct sc_type_info *info = sc_type_info(type);
     uint64_t size = (uint64_t)b->o.n_embd * b->o.n_ff / info->block_size * info->block_bytes;
-    e->gate = (struct weight){at, type, b->o.n_ff, b->o.n_embd, size};
-    e->up = (struct weight){at + size, type, b->o.n_ff, b->o.n_embd, size};
-    e->down = (struct weight){at + 2 * size, type, b->o.n_embd, b->o.n_ff, size};
+    e->gate = (struct weight){.data = at, .type = type, .rows = b->o.n_ff, .cols = b->o.n_embd, .size_bytes = size};
+    e->up =
+        (struct weight){.data = at + size, .type = type, .rows = b->o.n_ff, .cols = b->o.n_embd, .size_bytes = size};
+    e->down = (struct weight){
+        .data = at + 2 * size, .type = type, .rows = b->o.n_embd, .cols = b->o.n_ff, .size_bytes = size};
     return (size_t)(3 * size);
 }
 
