@@ -9,6 +9,7 @@
 #include "part.h"
 #include "printable.h"
 #include "split.h"
+#include "synthetic.h"
 
 struct sc_gguf {
     struct part *parts;
@@ -18,6 +19,8 @@ struct sc_gguf {
     size_t n_tensors;
     const struct sc_gguf_string **value_names; /* sorted; each points into a struct of which it is the first member */
     const struct sc_gguf_string **tensor_names;
+    bool is_header;
+    struct synthetic synthetic; /* where the tensors' data is, of a header */
 };
 
 /* Sorts the names of n structs of size_bytes each that begin with their name. Returns NULL if memory ran out. */
@@ -98,7 +101,7 @@ static bool open_siblings(struct sc_gguf *g, const char *path, uint64_t count, s
             if (!sibling)
                 return sc_fail_memory(e, "a file name");
             struct sc_error cause = {0};
-            bool ok = part_init(&g->parts[i], sibling, &cause);
+            bool ok = part_init(&g->parts[i], sibling, g->is_header, &cause);
             free(sibling);
             if (!ok)
                 return sc_fail(e, cause.code, "%s (part %u of %u of a split model)", cause.text, i + 1, name.count);
@@ -142,13 +145,13 @@ static bool open_model(struct sc_gguf *g, const char *path, struct sc_error *e)
     if (!g->parts)
         return sc_fail_memory(e, "the model file");
     g->n_parts = 1;
-    if (!part_init(&g->parts[0], path, e))
+    if (!part_init(&g->parts[0], path, g->is_header, e))
         return false;
 
     uint64_t count = part_u64(&g->parts[0], "split.count", 1);
     if (count > 1 && !open_siblings(g, path, count, e))
         return false;
-    if (!join_tensors(g, path, e))
+    if (!join_tensors(g, path, e) || (g->is_header && !synthetic_init(&g->synthetic, g->tensors, g->n_tensors, e)))
         return false;
 
     /* the first part comes last: its keys are the model's, the others' are only checked */
@@ -167,13 +170,14 @@ static bool open_model(struct sc_gguf *g, const char *path, struct sc_error *e)
     return check_unique(g->tensor_names, g->n_tensors, path, "tensor", e);
 }
 
-struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e)
+static struct sc_gguf *open_as(const char *path, bool is_header, struct sc_error *e)
 {
     struct sc_gguf *g = calloc(1, sizeof *g);
     if (!g) {
         sc_fail_memory(e, "the model file");
         return NULL;
     }
+    g->is_header = is_header;
     struct sc_error cause = {0};
     if (open_model(g, path, &cause) && sc_gguf_check(g, e))
         return g;
@@ -182,6 +186,28 @@ struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e)
         sc_fail(e, cause.code, "%s", cause.text);
     sc_gguf_close(g);
     return NULL;
+}
+
+struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e)
+{
+    return open_as(path, false, e);
+}
+
+struct sc_gguf *sc_gguf_open_header(const char *path, struct sc_error *e)
+{
+    return open_as(path, true, e);
+}
+
+bool sc_gguf_is_header(const struct sc_gguf *g)
+{
+    return g->is_header;
+}
+
+bool sc_gguf_fabricate(struct sc_gguf *g, uint64_t memory_bytes, uint32_t n_threads,
+                       bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
+                       uint64_t *distinct_bytes, struct sc_error *e)
+{
+    return synthetic_fill(g->tensors, g->n_tensors, memory_bytes, n_threads, progress, user, distinct_bytes, e);
 }
 
 bool sc_gguf_check(const struct sc_gguf *g, struct sc_error *e)
@@ -199,6 +225,7 @@ void sc_gguf_close(struct sc_gguf *g)
     free(g->tensor_names);
     free(g->value_names);
     free(g->tensors);
+    synthetic_finish(&g->synthetic);
     for (size_t i = 0; i < g->n_parts; i++)
         part_finish(&g->parts[i]);
     free(g->parts);
@@ -219,7 +246,7 @@ uint64_t sc_gguf_size_bytes(const struct sc_gguf *g)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < g->n_parts; i++)
-        sum += g->parts[i].map.size_bytes;
+        sum += g->parts[i].size_bytes;
     return sum;
 }
 

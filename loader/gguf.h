@@ -69,12 +69,28 @@ struct sc_gguf;
 struct sc_gguf *sc_gguf_open(const char *path, struct sc_error *e) SC_CHECK;
 void sc_gguf_close(struct sc_gguf *g); /* accepts NULL */
 
+/*
+ * Opens only the header: the files may end after it, and tensors that are there are not read. Everything in the header
+ * is checked as ever. The tensors' data is made up: vectors are ones, the rest zeros until sc_gguf_fabricate.
+ */
+struct sc_gguf *sc_gguf_open_header(const char *path, struct sc_error *e) SC_CHECK;
+bool sc_gguf_is_header(const struct sc_gguf *g); /* opened so */
+
+/*
+ * Fills the tensors of an opened header with small random weights, in at most memory_bytes of memory: where that is
+ * less than the model, the same memory appears in several tensors, so that caches may seem better than they are.
+ * *distinct_bytes is how much there is. progress, which may be NULL, cancels by returning false.
+ */
+bool sc_gguf_fabricate(struct sc_gguf *g, uint64_t memory_bytes, uint32_t n_threads,
+                       bool (*progress)(void *user, uint64_t done, uint64_t total), void *user,
+                       uint64_t *distinct_bytes, struct sc_error *e) SC_CHECK;
+
 /* Fails if a view that was read since the model was opened may have held zeros instead of the file's bytes. */
 bool sc_gguf_check(const struct sc_gguf *g, struct sc_error *e) SC_CHECK;
 
 const char *sc_gguf_path(const struct sc_gguf *g); /* as given to sc_gguf_open */
 uint32_t sc_gguf_version(const struct sc_gguf *g);
-uint64_t sc_gguf_size_bytes(const struct sc_gguf *g); /* of all files together */
+uint64_t sc_gguf_size_bytes(const struct sc_gguf *g); /* of all files together, as large as their headers say */
 size_t sc_gguf_n_files(const struct sc_gguf *g);
 const char *sc_gguf_file_path(const struct sc_gguf *g, size_t index);
 int sc_gguf_file_descriptor(const struct sc_gguf *g, size_t index); /* open for reading until sc_gguf_close */

@@ -33,6 +33,7 @@ struct cursor {
     uint64_t size;
     uint64_t at;
     const char *path; /* printable */
+    bool header_only;
     struct sc_error *e;
 };
 
@@ -271,10 +272,15 @@ static bool place_tensors(struct cursor *c, struct part *p, uint64_t alignment)
         if (t->offset > UINT64_MAX - start || t->size_bytes > UINT64_MAX - start - t->offset)
             return bad(c, "tensor", &t->name, "ends beyond what a 64-bit number counts");
         t->offset += start;
-        if (t->offset + t->size_bytes > c->size)
+        const uint64_t end = t->offset + t->size_bytes;
+        if (end > p->size_bytes && c->header_only)
+            p->size_bytes = end;
+        if (c->header_only)
+            continue;
+        if (end > c->size)
             return sc_fail(c->e, SC_BAD_FILE,
                            "%s is truncated: it has %" PRIu64 " bytes, tensor %s ends at byte %" PRIu64, c->path,
-                           c->size, sc_printable(t->name.data, t->name.size_bytes).text, t->offset + t->size_bytes);
+                           c->size, sc_printable(t->name.data, t->name.size_bytes).text, end);
         if (t->size_bytes > 0)
             t->data = c->data + t->offset;
     }
@@ -347,7 +353,7 @@ static bool parse(struct part *p, struct cursor *c)
     return read_alignment(c, p, &alignment) && place_tensors(c, p, alignment);
 }
 
-bool part_init(struct part *p, const char *path, struct sc_error *e)
+bool part_init(struct part *p, const char *path, bool header_only, struct sc_error *e)
 {
     *p = (struct part){0};
     size_t path_bytes = strlen(path) + 1;
@@ -358,7 +364,9 @@ bool part_init(struct part *p, const char *path, struct sc_error *e)
     if (!mapping_init(&p->map, path, e))
         return false;
     struct printable_path shown = sc_printable_path(path);
-    struct cursor c = {.data = p->map.data, .size = p->map.size_bytes, .path = shown.text, .e = e};
+    struct cursor c = {
+        .data = p->map.data, .size = p->map.size_bytes, .path = shown.text, .header_only = header_only, .e = e};
+    p->size_bytes = p->map.size_bytes;
     return parse(p, &c);
 }
 

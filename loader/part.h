@@ -16,10 +16,14 @@ struct part {
     size_t n_values;
     struct sc_gguf_tensor *tensors; /* in the file's order; `file` is left 0 */
     size_t n_tensors;
+    uint64_t size_bytes; /* of the file; of one that may end after its header, what it would be with its tensors */
 };
 
-/* Call part_finish also when it failed. */
-bool part_init(struct part *p, const char *path, struct sc_error *e) SC_CHECK;
+/*
+ * header_only: the tensors' bytes need not be there, and data is left NULL; all else is checked as ever. Call
+ * part_finish also when it failed.
+ */
+bool part_init(struct part *p, const char *path, bool header_only, struct sc_error *e) SC_CHECK;
 void part_finish(struct part *p); /* accepts a zeroed struct */
 
 /*

@@ -176,7 +176,13 @@ uint8_t *gguf_builder_tensor(struct gguf_builder *b, const char *name, uint32_t 
     uint64_t n = 1;
     for (uint32_t i = 0; i < n_dims; i++)
         n *= shape[i];
-    uint64_t offset = gguf_builder_data(b, info ? (size_t)(n / info->block_size * info->block_bytes) : 32);
+    const uint64_t size_bytes = info ? n / info->block_size * info->block_bytes : 32;
+    if (b->header_only) {
+        append_info(b, name, type, n_dims, shape, b->data_bytes);
+        b->data_bytes += (size_bytes + alignment(b) - 1) / alignment(b) * alignment(b);
+        return NULL;
+    }
+    uint64_t offset = gguf_builder_data(b, (size_t)size_bytes);
     append_info(b, name, type, n_dims, shape, offset);
     return b->data.failed ? NULL : b->data.data + offset;
 }

@@ -24,9 +24,11 @@ struct gguf_builder {
     uint32_t alignment; /* 0: 32. Not written as a key. */
     const char *omit;   /* may be NULL */
     bool allow_duplicates;
+    bool header_only; /* tensors take up offsets but no bytes, and the file ends after its header */
 
     uint64_t n_values, n_tensors;
     struct byte_buffer values, infos, data;
+    uint64_t data_bytes;      /* of a header only: what the tensors would take */
     struct byte_buffer names; /* each followed by a 0 */
 };
 
@@ -44,7 +46,7 @@ void gguf_builder_strings(struct gguf_builder *b, const char *key, const char *c
 
 /*
  * Adds a tensor, shape slowest dimension first, and returns its zeroed bytes to fill, valid until the next call; NULL
- * if it is there already, omitted, or memory ran out. A type that Scoria lacks gets 32 bytes.
+ * if it is there already, omitted, header_only, or memory ran out. A type that Scoria lacks gets 32 bytes.
  */
 uint8_t *gguf_builder_tensor(struct gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
                              const uint64_t *shape);

@@ -22,13 +22,45 @@ static struct gguf_builder *next_builder(struct filler *f)
     return b;
 }
 
-enum role { OUTPUT, VALUE_OR_DOWN, OTHER };
+enum role { OUTPUT, KEY, VALUE, ATTENTION_OUTPUT, DOWN, OTHER };
+
+/* In files named Q4_K_M, half of the layers, the first, the last and every third between, have better types. */
+static bool has_more_bits(uint32_t layer, uint32_t n_layers)
+{
+    const uint32_t eighth = n_layers / 8;
+    return layer < eighth || layer >= 7 * n_layers / 8 || (layer - eighth) % 3 == 2;
+}
+
+/* Mixtral's few attention weights are worth more bits than that. */
+static const char *q4_k_m_type(const struct model_spec *s, enum role role, uint32_t layer)
+{
+    const bool is_mixtral = !s->dense && s->experts == 8;
+    switch (role) {
+    case OUTPUT: return "q6_k";
+    case KEY: return is_mixtral ? "q8_0" : "q4_k";
+    case VALUE:
+        if (is_mixtral)
+            return "q8_0";
+        return has_more_bits(layer, s->layers) ? "q6_k" : "q4_k";
+    case ATTENTION_OUTPUT: return is_mixtral ? "q5_k" : "q4_k";
+    case DOWN: return has_more_bits(layer, s->layers) ? "q6_k" : "q4_k";
+    case OTHER: break;
+    }
+    return "q4_k";
+}
+
+static const char *mix_type(enum role role, uint32_t layer)
+{
+    return role == OUTPUT || ((role == VALUE || role == DOWN) && layer % 2 == 0) ? "q6_k" : "q4_k";
+}
 
 static enum sc_type choose_type(const struct filler *f, enum role role, uint32_t layer, uint64_t cols)
 {
     const char *wanted = f->spec.type;
     if (strcmp(wanted, "mix") == 0)
-        wanted = role == OUTPUT || (role == VALUE_OR_DOWN && layer % 2 == 0) ? "q6_k" : "q4_k";
+        wanted = mix_type(role, layer);
+    else if (strcmp(wanted, "q4_k_m") == 0)
+        wanted = q4_k_m_type(&f->spec, role, layer);
 
     size_t n;
     const struct sc_type_info *types = sc_types(&n);
@@ -82,9 +114,9 @@ static void fill_layer(struct filler *f, uint32_t layer)
     fill_norm(f, NAME("blk.%u.attn_norm.weight", layer));
     fill_norm(f, NAME("blk.%u.ffn_norm.weight", layer));
     fill_matrix(f, NAME("blk.%u.attn_q.weight", layer), OTHER, layer, s->heads * head_dim, s->d, 2);
-    fill_matrix(f, NAME("blk.%u.attn_k.weight", layer), OTHER, layer, s->kv * head_dim, s->d, 2);
-    fill_matrix(f, NAME("blk.%u.attn_v.weight", layer), VALUE_OR_DOWN, layer, s->kv * head_dim, s->d, 1);
-    fill_matrix(f, NAME("blk.%u.attn_output.weight", layer), OTHER, layer, s->d, s->heads * head_dim, 1);
+    fill_matrix(f, NAME("blk.%u.attn_k.weight", layer), KEY, layer, s->kv * head_dim, s->d, 2);
+    fill_matrix(f, NAME("blk.%u.attn_v.weight", layer), VALUE, layer, s->kv * head_dim, s->d, 1);
+    fill_matrix(f, NAME("blk.%u.attn_output.weight", layer), ATTENTION_OUTPUT, layer, s->d, s->heads * head_dim, 1);
     if (!s->dense)
         fill_floats(f, NAME("blk.%u.ffn_gate_inp.weight", layer), 2, (uint64_t[]){s->experts, s->d}, 0,
                     2 / sqrtf((float)s->d));
@@ -92,7 +124,7 @@ static void fill_layer(struct filler *f, uint32_t layer)
     static const char *const parts[] = {"gate", "up", "down"};
     for (int i = 0; i < 3; i++) {
         bool down = i == 2;
-        enum role role = down ? VALUE_OR_DOWN : OTHER;
+        enum role role = down ? DOWN : OTHER;
         uint64_t rows = down ? s->d : s->ff, cols = down ? s->ff : s->d;
         if (s->dense) {
             fill_matrix(f, NAME("blk.%u.ffn_%s.weight", layer, parts[i]), role, layer, rows, cols, 2);
@@ -197,7 +229,10 @@ void model_fill(struct gguf_builder *builders, const struct model_spec *spec)
     const struct model_spec *s = &f.spec;
     uint64_t head_dim = s->head_dim ? s->head_dim : s->d / s->heads;
     fill_hyperparameters(&builders[0], s);
-    fill_tokenizer(&builders[0], s->vocab);
+    for (uint32_t i = 0; i < s->n_files; i++)
+        builders[i].header_only = s->header_only;
+    if (!s->header_only)
+        fill_tokenizer(&builders[0], s->vocab);
 
     /* embeddings have a deviation of 1: the gain takes back the division by the root of the columns */
     fill_matrix(&f, "token_embd.weight", OTHER, 0, s->vocab, s->d, sqrtf((float)s->d));
@@ -218,6 +253,37 @@ void model_fill(struct gguf_builder *builders, const struct model_spec *spec)
         gguf_builder_value(&builders[i], "split.count", SC_GGUF_U16, &count, sizeof count);
         gguf_builder_u32(&builders[i], "split.tensors.count", n_tensors);
     }
+}
+
+bool model_preset(struct model_spec *spec, const char *name)
+{
+    static const struct {
+        const char *name;
+        struct model_spec spec;
+    } presets[] = {
+        {"8x7b", {.d = 4096, .ff = 14336, .layers = 32, .heads = 32, .kv = 8, .experts = 8, .n_ctx = 32768}},
+        {"8x22b", {.d = 6144, .ff = 16384, .layers = 56, .heads = 48, .kv = 8, .experts = 8, .n_ctx = 65536}},
+        {"7b", {.d = 4096, .ff = 14336, .layers = 32, .heads = 32, .kv = 8, .dense = true, .n_ctx = 32768}},
+        {"30b-a3b",
+         {.d = 2048,
+          .ff = 768,
+          .layers = 48,
+          .heads = 32,
+          .kv = 4,
+          .head_dim = 128,
+          .experts = 128,
+          .used = 8,
+          .vocab = 151936,
+          .n_ctx = 40960}},
+    };
+    for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++)
+        if (strcmp(presets[i].name, name) == 0) {
+            *spec = presets[i].spec;
+            spec->type = "q4_k_m";
+            spec->vocab = spec->vocab ? spec->vocab : 32000;
+            return true;
+        }
+    return false;
 }
 
 bool model_write(const char *path, const struct model_spec *spec)

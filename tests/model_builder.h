@@ -24,15 +24,20 @@ struct model_spec {
     uint32_t n_ctx;    /* [4096] */
     float rope_base;   /* [1e6] */
     float rope_linear; /* factor of linear scaling [none] */
-    const char *type; /* of all matrices: "q4_k"; or "mix", the blend of Q4_K_M files ["mix"]. Where the columns are not
-                         a multiple of the type's block, q8_0 or f32 takes its place. */
+    const char *type;  /* of all matrices: "q4_k"; or "mix", a blend of q4_k and q6_k; or "q4_k_m", the blend of the
+                          files  of that name ["mix"]. Where the columns are not a multiple of the type's block, q8_0 or
+                          f32  takes its place. */
     bool dense;
     bool split_experts; /* ffn_gate.3.weight instead of ffn_gate_exps.weight */
     bool tied;          /* no output.weight */
     bool rope_factors;  /* with rope_freqs.weight */
+    bool header_only;   /* no weights and no tokenizer: for measurements with made-up weights */
     uint64_t seed;
     uint32_t n_files; /* [1]; more: tensors are dealt out in turn, and the path must end like -00001-of-00003.gguf */
 };
+
+/* The shape of a known model in *spec, of type q4_k_m: "8x7b", "8x22b", "7b", "30b-a3b". False if there is none. */
+bool model_preset(struct model_spec *spec, const char *name);
 
 bool model_write(const char *path, const struct model_spec *spec);
 

@@ -2,9 +2,10 @@
 /*
  * Writes a random model of architecture llama, for measurements:
  *
- *     make_model OUT.gguf [KEY=NUMBER | type=NAME]...
+ *     make_model OUT.gguf [preset=8x7b|8x22b|7b|30b-a3b] [header] [KEY=NUMBER | type=NAME]...
  *
- * The keys are the numbers of struct model_spec; what is not given keeps the default there.
+ * The keys are the numbers of struct model_spec; what is not given keeps the preset's value, or else the default there.
+ * `header` leaves the weights away: `scoria plan` and `scoria bench --synthetic` take such a file.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,10 @@ static uint32_t *number_of(struct model_spec *s, const char *key, size_t length)
 static bool set(struct model_spec *s, const char *argument)
 {
     const char *equals = strchr(argument, '=');
+    if (strcmp(argument, "header") == 0)
+        return s->header_only = true;
+    if (strncmp(argument, "preset=", 7) == 0)
+        return model_preset(s, equals + 1);
     if (!equals)
         return false;
     if (strncmp(argument, "type=", 5) == 0) {
@@ -57,7 +62,8 @@ int main(int argc, char **argv)
     }
     for (int i = 2; i < argc; i++)
         if (!set(&spec, argv[i])) {
-            fprintf(stderr, "make_model: %s is not KEY=NUMBER or type=NAME\n", argv[i]);
+            fprintf(stderr, "make_model: %s is not KEY=NUMBER, type=NAME, preset=NAME (which comes first) or header\n",
+                    argv[i]);
             return 2;
         }
     if (!model_write(argv[1], &spec)) {

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* memfd_create, MAP_ANONYMOUS, MADV_NOHUGEPAGE */
+#include "synthetic.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "random_blocks.h"
+
+enum { N_TYPES = SC_BF16 + 1, MAX_THREADS = 64, PIECES_PER_ROUND = 256, MAX_VECTOR_BYTES = 4 << 20 };
+
+static const uint64_t MOST_BYTES = UINT64_C(1) << 60;
+static const uint64_t PATTERN_BYTES = 4 << 20; /* of random blocks, which repeat: many rows of any matrix differ */
+static const float SIGMA = 0.02f;              /* activations stay within a factor of a hundred of 1 */
+
+static uint64_t round_up(uint64_t n, uint64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+static uint64_t page_bytes(void)
+{
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static bool is_vector(const struct sc_gguf_tensor *t)
+{
+    return t->n_dims == 1 && t->type == SC_F32 && t->size_bytes <= MAX_VECTOR_BYTES;
+}
+
+bool synthetic_init(struct synthetic *s, struct sc_gguf_tensor *tensors, size_t n, struct sc_error *e)
+{
+    *s = (struct synthetic){0};
+    uint64_t total = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (tensors[i].size_bytes > MOST_BYTES || total > MOST_BYTES)
+            return sc_fail(e, SC_UNSUPPORTED, "the model's tensors are more than this machine's addresses reach");
+        total += round_up(tensors[i].size_bytes, page_bytes());
+    }
+    if (total == 0)
+        return true;
+    void *region = total > SIZE_MAX ? MAP_FAILED
+                                    : mmap(NULL, (size_t)total, PROT_READ | PROT_WRITE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (region == MAP_FAILED)
+        return sc_fail(e, SC_OUT_OF_MEMORY, "cannot reserve addresses for %.1f GB of weights", (double)total / 1e9);
+    s->region = region;
+    s->region_bytes = (size_t)total;
+    (void)madvise(region, s->region_bytes, MADV_NOHUGEPAGE); /* a mapped file has none either */
+
+    uint8_t *at = s->region;
+    for (size_t i = 0; i < n; i++) {
+        struct sc_gguf_tensor *t = &tensors[i];
+        if (t->size_bytes == 0)
+            continue;
+        t->data = at;
+        if (is_vector(t))
+            for (uint64_t k = 0; k < t->shape[0]; k++)
+                memcpy(at + 4 * k, &(float){1}, sizeof(float));
+        at += round_up(t->size_bytes, page_bytes());
+    }
+    return true;
+}
+
+void synthetic_finish(struct synthetic *s)
+{
+    if (s->region)
+        munmap(s->region, s->region_bytes);
+    *s = (struct synthetic){0};
+}
+
+/* ---- filling memory with the pattern of its type ---- */
+
+struct pattern {
+    uint8_t *blocks;
+    uint64_t size_bytes;
+};
+
+struct piece {
+    uint8_t *to;
+    uint64_t size_bytes; /* at most the pattern's */
+    uint32_t type;
+};
+
+struct filling {
+    struct pattern patterns[N_TYPES];
+    struct piece *pieces;
+    size_t n, capacity;
+    atomic_size_t next;
+    size_t end; /* of the round */
+};
+
+/* Random blocks of this type, made when they are first asked for. */
+static bool need_pattern(struct filling *f, uint32_t type)
+{
+    struct pattern *p = &f->patterns[type];
+    if (p->blocks)
+        return true;
+    const uint32_t block_bytes = sc_type_info(type)->block_bytes;
+    p->size_bytes = PATTERN_BYTES / block_bytes * block_bytes;
+    p->blocks = malloc((size_t)p->size_bytes);
+    uint64_t seed = type + 1;
+    if (p->blocks)
+        random_blocks(p->blocks, (enum sc_type)type, (size_t)(p->size_bytes / block_bytes), SIGMA, &seed);
+    return p->blocks != NULL;
+}
+
+/* size_bytes bytes, whole blocks, to be filled later. */
+static bool add(struct filling *f, uint8_t *to, uint64_t size_bytes, uint32_t type)
+{
+    if (!need_pattern(f, type))
+        return false;
+    const uint64_t step = f->patterns[type].size_bytes, n = (size_bytes + step - 1) / step;
+    if (f->capacity - f->n < n) {
+        const size_t capacity = 2 * f->capacity + (size_t)n;
+        struct piece *pieces = realloc(f->pieces, capacity * sizeof *pieces);
+        if (!pieces)
+            return false;
+        f->pieces = pieces;
+        f->capacity = capacity;
+    }
+    for (uint64_t at = 0; at < size_bytes; at += step)
+        f->pieces[f->n++] =
+            (struct piece){.to = to + at, .size_bytes = size_bytes - at < step ? size_bytes - at : step, .type = type};
+    return true;
+}
+
+static void *fill_pieces(void *context)
+{
+    struct filling *f = context;
+    for (size_t i; (i = f->next++) < f->end;) {
+        /* each piece begins elsewhere in the pattern: no two matrices are the same */
+        const struct piece *piece = &f->pieces[i];
+        const struct pattern *p = &f->patterns[piece->type];
+        const uint32_t block_bytes = sc_type_info(piece->type)->block_bytes;
+        const uint64_t from = i * 9973 % (p->size_bytes / block_bytes) * block_bytes, left = p->size_bytes - from;
+        const uint64_t first = piece->size_bytes < left ? piece->size_bytes : left;
+        memcpy(piece->to, p->blocks + from, (size_t)first);
+        memcpy(piece->to + first, p->blocks, (size_t)(piece->size_bytes - first));
+    }
+    return NULL;
+}
+
+static bool fill_all(struct filling *f, uint32_t n_threads, bool (*progress)(void *user, uint64_t done, uint64_t total),
+                     void *user, struct sc_error *e)
+{
+    pthread_t threads[MAX_THREADS];
+    for (size_t from = 0; from < f->n; from = f->end) {
+        f->end = f->n - from < PIECES_PER_ROUND ? f->n : from + PIECES_PER_ROUND;
+        f->next = from;
+        uint32_t n = 0;
+        while (n + 1 < n_threads && n < MAX_THREADS && pthread_create(&threads[n], NULL, fill_pieces, f) == 0)
+            n++;
+        fill_pieces(f);
+        while (n > 0)
+            pthread_join(threads[--n], NULL);
+        if (progress && !progress(user, f->end, f->n))
+            return sc_fail(e, SC_CANCELLED, "making up the weights was cancelled");
+    }
+    return true;
+}
+
+/* ---- sharing: a pool of pages for each type, which its tensors take in turn, again and again ---- */
+
+struct pool {
+    int fd;
+    uint8_t *bytes; /* mapped to be filled */
+    uint64_t size_bytes, unit, next;
+};
+
+/* The least that is both whole pages and whole blocks. */
+static uint64_t unit_of(uint32_t type)
+{
+    uint64_t unit = page_bytes();
+    while (unit % sc_type_info(type)->block_bytes)
+        unit += page_bytes();
+    return unit;
+}
+
+static bool pool_init(struct pool *p, uint32_t type, uint64_t size_bytes, struct sc_error *e)
+{
+    p->unit = unit_of(type);
+    p->size_bytes = size_bytes / p->unit * p->unit;
+    if (p->size_bytes == 0)
+        p->size_bytes = p->unit;
+    p->fd = memfd_create("scoria-weights", MFD_CLOEXEC);
+    if (p->fd >= 0 && ftruncate(p->fd, (off_t)p->size_bytes) == 0) {
+        void *bytes = mmap(NULL, (size_t)p->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
+        p->bytes = bytes == MAP_FAILED ? NULL : bytes;
+    }
+    return p->bytes || sc_fail(e, SC_OUT_OF_MEMORY, "cannot get %.1f GB of memory for made-up weights: %s",
+                               (double)p->size_bytes / 1e9, strerror(errno));
+}
+
+static void pool_finish(struct pool *p)
+{
+    if (p->bytes)
+        munmap(p->bytes, (size_t)p->size_bytes);
+    if (p->unit && p->fd >= 0)
+        close(p->fd);
+}
+
+/* Puts pages of the pool where the tensor's data is. */
+static bool pool_map(struct pool *p, const struct sc_gguf_tensor *t, struct sc_error *e)
+{
+    const uint64_t all = round_up(t->size_bytes, page_bytes());
+    for (uint64_t at = 0, n; at < all; at += n) {
+        n = all - at < p->size_bytes - p->next ? all - at : p->size_bytes - p->next;
+        if (mmap((uint8_t *)(uintptr_t)t->data + at, (size_t)n, PROT_READ, MAP_SHARED | MAP_FIXED, p->fd,
+                 (off_t)p->next) == MAP_FAILED)
+            return sc_fail(e, SC_OUT_OF_MEMORY, "cannot map made-up weights: %s", strerror(errno));
+        p->next = (p->next + round_up(n, p->unit)) % p->size_bytes;
+    }
+    return true;
+}
+
+static bool share(struct filling *f, const struct sc_gguf_tensor *tensors, size_t n, const uint64_t totals[N_TYPES],
+                  double share_of, struct pool pools[N_TYPES], struct sc_error *e)
+{
+    for (uint32_t type = 0; type < N_TYPES; type++)
+        if (totals[type] > 0) {
+            if (!pool_init(&pools[type], type, (uint64_t)((double)totals[type] * share_of), e))
+                return false;
+            if (!add(f, pools[type].bytes, pools[type].size_bytes, type))
+                return sc_fail_memory(e, "made-up weights");
+        }
+    for (size_t i = 0; i < n; i++)
+        if (tensors[i].size_bytes > 0 && !is_vector(&tensors[i]) && !pool_map(&pools[tensors[i].type], &tensors[i], e))
+            return false;
+    return true;
+}
+
+static bool own(struct filling *f, const struct sc_gguf_tensor *tensors, size_t n, struct sc_error *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct sc_gguf_tensor *t = &tensors[i];
+        if (t->size_bytes > 0 && !is_vector(t) && !add(f, (uint8_t *)(uintptr_t)t->data, t->size_bytes, t->type))
+            return sc_fail_memory(e, "made-up weights");
+    }
+    return true;
+}
+
+bool synthetic_fill(struct sc_gguf_tensor *tensors, size_t n, uint64_t memory_bytes, uint32_t n_threads,
+                    bool (*progress)(void *user, uint64_t done, uint64_t total), void *user, uint64_t *distinct_bytes,
+                    struct sc_error *e)
+{
+    struct filling f = {0};
+    struct pool pools[N_TYPES] = {{0}};
+    uint64_t totals[N_TYPES] = {0}, all = 0;
+    for (size_t i = 0; i < n; i++)
+        if (tensors[i].size_bytes > 0 && !is_vector(&tensors[i])) {
+            totals[tensors[i].type] += tensors[i].size_bytes;
+            all += tensors[i].size_bytes;
+        }
+    const bool shared = all > memory_bytes;
+    bool ok =
+        shared ? share(&f, tensors, n, totals, (double)memory_bytes / (double)all, pools, e) : own(&f, tensors, n, e);
+    ok = ok && fill_all(&f, n_threads, progress, user, e);
+    *distinct_bytes = shared ? 0 : all;
+    for (uint32_t type = 0; type < N_TYPES; type++) {
+        *distinct_bytes += pools[type].size_bytes;
+        pool_finish(&pools[type]);
+        free(f.patterns[type].blocks);
+    }
+    free(f.pieces);
+    return ok;
+}
