@@ -55,19 +55,47 @@ static bool open_model(struct sc_engine *engine, struct sc_error *e)
     return check_context(engine, e);
 }
 
-/* Experts on the CPU, where there are some that the device cannot hold, or all. */
+/* The CPU has a part in it where there are experts that the device cannot hold, or where that is wished. */
+static bool wants_host(const struct sc_engine *engine)
+{
+    const struct sc_placement *p = &engine->placement;
+    const enum sc_cpu_experts wish = engine->params.cpu_experts;
+    return engine->config.n_experts && wish != SC_CPU_OFF && (wish != SC_CPU_AUTO || p->n_slots < p->n_experts_total);
+}
+
+/* Threads, and what they and the device can do: once, while nothing else is on the device. */
+static bool open_host(struct sc_engine *engine, struct sc_error *e)
+{
+    if (!wants_host(engine) || engine->pool)
+        return true;
+    engine->pool = cpu_pool_create(engine->params.n_threads, e);
+    if (!engine->pool)
+        return false;
+    struct sc_error failure = {0};
+    engine->has_rates = rates_get(&engine->rates, engine->gpu, &engine->weights, &engine->config, engine->pool,
+                                  engine->params.cache_dir, &failure);
+    if (!engine->has_rates)
+        engine_log(engine, SC_LOG_INFO, "which way is the fastest could not be measured: %s", failure.text);
+    return engine->has_rates || failure.code != SC_DEVICE_LOST || sc_fail(e, failure.code, "%s", failure.text);
+}
+
+/* Chooses who computes the experts of single tokens and small batches. */
 static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
 {
-    const enum sc_cpu_experts wish = engine->params.cpu_experts;
+    const struct sc_placement *p = &engine->placement;
+    const uint32_t most = session_host_tokens(engine->params.n_batch);
     engine->path = PATH_DEVICE;
-    if (wish == SC_CPU_OFF || !engine->config.n_experts || (wish == SC_CPU_AUTO && experts_fit(&engine->model.experts)))
+    if (!wants_host(engine))
         return true;
-    engine->path = wish == SC_CPU_ALL ? PATH_HOST : PATH_BOTH;
-    engine->pool = cpu_pool_create(engine->params.n_threads, e);
-    engine->n_host_tokens = session_host_tokens(engine->params.n_batch);
-    if (engine->pool)
-        engine->host_experts =
-            host_experts_create(&engine->model.experts, &engine->config, engine->pool, engine->n_host_tokens, e);
+    const struct expert_cost cost =
+        expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
+    engine->path = engine->params.cpu_experts == SC_CPU_ALL ? PATH_HOST
+                   : engine->has_rates                      ? expert_cost_path(&cost)
+                                                            : PATH_BOTH;
+    if (engine->path == PATH_DEVICE)
+        return true;
+    engine->n_host_tokens = engine->has_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
+    engine->host_experts = host_experts_create(&engine->model.experts, &engine->config, engine->pool, most, e);
     return engine->host_experts != NULL;
 }
 
@@ -110,9 +138,7 @@ static void unplace(struct sc_engine *engine)
     if (engine->gpu)
         engine->gpu->vk.vkDeviceWaitIdle(engine->gpu->device);
     host_experts_destroy(engine->host_experts);
-    cpu_pool_destroy(engine->pool);
     engine->host_experts = NULL;
-    engine->pool = NULL;
     engine->n_host_tokens = 0;
     engine->path = PATH_DEVICE;
     model_finish(&engine->model);
@@ -130,7 +156,8 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
     if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &gpu->info, e))
         return false;
     gpu->budget_bytes = budget_bytes;
-    engine->is_placed = open_store(engine, e) && upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
+    engine->is_placed = open_host(engine, e) && open_store(engine, e) &&
+                        upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
                         model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
                                    engine->store, &engine->upload, p, e) &&
                         store_load(engine->store, p, e) && open_host_experts(engine, e);
@@ -198,6 +225,9 @@ static void log_placement(const struct sc_engine *engine)
     if (p->n_ram_slots)
         engine_log(engine, SC_LOG_INFO, "%u experts fit into RAM, %.1f MB: the others are read when they are chosen",
                    p->n_ram_slots, (double)p->ram_bytes / 1e6);
+    if (engine->path != PATH_DEVICE)
+        engine_log(engine, SC_LOG_INFO, "the CPU computes %s for up to %u tokens at once",
+                   engine->path == PATH_HOST ? "all experts" : "the experts that do not fit", engine->n_host_tokens);
 }
 
 struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e)
@@ -218,7 +248,8 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
         sc_engine_destroy(engine);
         return NULL;
     }
-    engine->params.model_path = engine->params.device = engine->params.cache_dir = engine->params.routing_trace = NULL;
+    engine->params.model_path = engine->params.device = engine->params.routing_trace = NULL;
+    engine->params.cache_dir = ""; /* what is measured later is not kept */
     log_placement(engine);
     return engine;
 }
@@ -231,6 +262,7 @@ void sc_engine_destroy(struct sc_engine *engine)
     if (!routing_trace_destroy(engine->trace, &e))
         engine_log(engine, SC_LOG_WARNING, "the routing trace is not complete: %s", e.text);
     unplace(engine);
+    cpu_pool_destroy(engine->pool);
     gpu_destroy(engine->gpu);
     sc_tokenizer_destroy(engine->tokenizer);
     weights_finish(&engine->weights);

@@ -4,16 +4,10 @@
 #define SCORIA_ENGINE_H
 
 #include "config.h"
+#include "expert_cost.h"
 #include "gpu.h"
 #include "model.h"
 #include "upload.h"
-
-/* Who computes the experts of single tokens and small batches. */
-enum expert_path {
-    PATH_DEVICE, /* the device: what is missing is uploaded */
-    PATH_BOTH,   /* the device what is in slots, the CPU the rest */
-    PATH_HOST,   /* the CPU */
-};
 
 struct sc_engine {
     struct sc_engine_params params; /* with defaults filled in; its strings are not kept */
@@ -26,9 +20,11 @@ struct sc_engine {
     struct upload upload;
     struct store *store;
     struct model model;
-    struct cpu_pool *pool;             /* NULL: the CPU computes no experts */
-    struct host_experts *host_experts; /* the same */
-    enum expert_path path;
+    struct cpu_pool *pool; /* NULL: the CPU computes no experts */
+    struct rates rates;    /* measured where there is a pool, if has_rates */
+    bool has_rates;
+    struct host_experts *host_experts; /* NULL: PATH_DEVICE */
+    enum expert_path path;             /* of single tokens and small batches */
     uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
     struct routing_trace *trace; /* NULL: nobody asked for one */
     struct sc_placement placement;

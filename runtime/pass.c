@@ -255,13 +255,6 @@ static bool fetch_experts(struct pass *p, struct in_flight *f, uint32_t layer, u
     return true;
 }
 
-/* So many tokens choose nearly all experts of a layer: it pays to upload them before the router has chosen. */
-static bool choose_nearly_all(const struct config *c, uint32_t n)
-{
-    const double unused = pow(1 - (double)c->n_experts_used / c->n_experts, n);
-    return unused < 1.0 / 8;
-}
-
 /*
  * Each layer's experts are uploaded before they run: of a long prompt all of them, a layer while the ones before
  * compute; else those that the router chose, for which the host waits.
@@ -269,7 +262,7 @@ static bool choose_nearly_all(const struct config *c, uint32_t n)
 static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
 {
     const struct config *c = &p->engine->config;
-    const bool ahead = choose_nearly_all(c, n);
+    const bool ahead = expert_cost_upload_ahead(c, n);
     struct in_flight f = {0};
     for (uint32_t l = 0; l < c->n_layers; l++) {
         uint32_t ids[SC_MAX_EXPERTS], n_ids = c->n_experts;

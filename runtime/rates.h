@@ -37,9 +37,9 @@ enum { RATES_DEVICE_BATCH = 128, RATES_SMALL_BATCH = 16, RATES_HOST_BATCH = 64 }
 
 /*
  * Fills *r with the values of an earlier call for the same device, driver, processor, threads and kind of experts,
- * found in cache_dir (as in sc_engine_params), or measures and keeps them there. Takes some tenths of a second on a GPU
- * and up to 1 GB of host memory, and of device memory no more than half of what the budget has left; all of it is given
- * back. No other work may be on the device.
+ * made by this process or found in cache_dir (as in sc_engine_params), or measures and keeps them there. Takes some
+ * tenths of a second on a GPU and up to 1 GB of host memory, and of device memory no more than half of what the budget
+ * has left; all of it is given back. No other work may be on the device.
  */
 bool rates_get(struct rates *r, struct gpu *gpu, const struct weights *w, const struct config *c, struct cpu_pool *pool,
                const char *cache_dir, struct sc_error *e) SC_CHECK;

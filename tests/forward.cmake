@@ -9,3 +9,4 @@ scoria_test(test_transformers SOURCES ${forward_sources} LIBS scoria_runtime LAB
     DEFINITIONS SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")
 scoria_test(test_faults SOURCES ${forward_sources} failing_malloc.c LIBS scoria_runtime LABELS driver
     LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable,--wrap=malloc,--wrap=calloc,--wrap=realloc)
+scoria_test(test_expert_cost LIBS scoria_runtime)

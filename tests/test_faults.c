@@ -165,7 +165,9 @@ static int make_trial(void **state)
     params = (struct sc_engine_params){.n_ctx = N_TOKENS, .n_batch = 8, .kv_type = SC_KV_F32};
     struct sc_engine *engine = trial_engine(&t, params);
     params.vram_bytes = sc_engine_placement(engine)->minimum_bytes;
+    params.cpu_experts = SC_CPU_ALL;
     sc_engine_destroy(engine);
+    sc_engine_destroy(trial_engine(&t, params)); /* measures what the machine can do, which is kept */
     params.model_path = t.path;
     params.cache_dir = "";
     return 0;
@@ -320,6 +322,8 @@ static void test_eval(void **state)
         struct sc_engine_params p = params;
         p.vram_bytes = resident ? 0 : params.vram_bytes;
         struct sc_engine *engine = trial_engine(&t, p);
+        engine->path = resident ? PATH_DEVICE : PATH_BOTH;
+        engine->n_host_tokens = resident ? 0 : 1;
         struct sc_session *session = trial_session(&t, engine);
         check_eval(session, 3, N_PROMPT);
         check_eval(session, N_PROMPT, 1);

@@ -33,19 +33,26 @@ static int finish_trial(void **state)
     return 0;
 }
 
-static struct sc_engine *engine_of(uint64_t vram_bytes, enum sc_cpu_experts cpu_experts, uint32_t n_threads)
+enum { N_BATCH = 8 };
+
+/* An engine that takes this path, whatever is faster here. */
+static struct sc_engine *engine_of(uint64_t vram_bytes, enum expert_path path, uint32_t n_threads)
 {
-    return trial_engine(&t, (struct sc_engine_params){.n_ctx = N_TOKENS,
-                                                      .n_batch = 8,
-                                                      .kv_type = SC_KV_F32,
-                                                      .vram_bytes = vram_bytes,
-                                                      .cpu_experts = cpu_experts,
-                                                      .n_threads = n_threads});
+    struct sc_engine *engine =
+        trial_engine(&t, (struct sc_engine_params){.n_ctx = N_TOKENS,
+                                                   .n_batch = N_BATCH,
+                                                   .kv_type = SC_KV_F32,
+                                                   .vram_bytes = vram_bytes,
+                                                   .cpu_experts = path == PATH_DEVICE ? SC_CPU_OFF : SC_CPU_ALL,
+                                                   .n_threads = n_threads});
+    engine->path = path;
+    engine->n_host_tokens = path == PATH_DEVICE ? 0 : N_BATCH;
+    return engine;
 }
 
 static uint64_t budget_with(uint32_t more_slots)
 {
-    struct sc_engine *engine = engine_of(0, SC_CPU_OFF, 0);
+    struct sc_engine *engine = engine_of(0, PATH_DEVICE, 0);
     const uint64_t least = sc_engine_placement(engine)->minimum_bytes;
     assert_true(sc_engine_placement(engine)->slot_bytes <= SLOT_BYTES);
     sc_engine_destroy(engine);
@@ -65,7 +72,7 @@ static void test_budgets(void **state)
     (void)state;
     static const uint32_t more_slots[] = {0, 2, 7, 15};
     for (size_t i = 0; i < sizeof more_slots / sizeof more_slots[0]; i++) {
-        struct sc_engine *engine = engine_of(budget_with(more_slots[i]), SC_CPU_ON, 2);
+        struct sc_engine *engine = engine_of(budget_with(more_slots[i]), PATH_BOTH, 2);
         struct sc_session *session = trial_session(&t, engine);
         trial_decode(&t, session, N_TOKENS);
         const struct sc_stats s = stats_of(session);
@@ -85,7 +92,7 @@ static void test_batches(void **state)
     (void)state;
     static const uint32_t sizes[] = {2, 3, 1, 8, 5, 13};
     for (uint32_t more_slots = 0; more_slots <= 12; more_slots += 6) {
-        struct sc_engine *engine = engine_of(budget_with(more_slots), SC_CPU_ON, 2);
+        struct sc_engine *engine = engine_of(budget_with(more_slots), PATH_BOTH, 2);
         struct sc_session *session = trial_session(&t, engine);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
             trial_eval(&t, session, sizes[i]);
@@ -101,7 +108,7 @@ static void test_batches(void **state)
 static void test_after_prompt(void **state)
 {
     (void)state;
-    struct sc_engine *engine = engine_of(budget_with(9), SC_CPU_ON, 1);
+    struct sc_engine *engine = engine_of(budget_with(9), PATH_BOTH, 1);
     engine->n_host_tokens = 1;
     struct sc_session *session = trial_session(&t, engine);
     trial_eval(&t, session, 20);
@@ -112,9 +119,9 @@ static void test_after_prompt(void **state)
     sc_engine_destroy(engine);
 }
 
-static void run(uint32_t n_threads, enum sc_cpu_experts cpu_experts)
+static void run(uint32_t n_threads, enum expert_path path)
 {
-    struct sc_engine *engine = engine_of(budget_with(7), cpu_experts, n_threads);
+    struct sc_engine *engine = engine_of(budget_with(7), path, n_threads);
     struct sc_session *session = trial_session(&t, engine);
     trial_eval(&t, session, 10);
     trial_decode(&t, session, N_TOKENS - 10);
@@ -128,10 +135,10 @@ static void test_equal_bits(void **state)
     const size_t size_bytes = t.n_tokens * t.n_vocab * sizeof *t.got;
     float *first = malloc(size_bytes);
     assert_non_null(first);
-    run(1, SC_CPU_ON);
+    run(1, PATH_BOTH);
     memcpy(first, t.got, size_bytes);
     for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
-        run(n_threads, SC_CPU_ON);
+        run(n_threads, PATH_BOTH);
         assert_memory_equal(t.got, first, size_bytes);
     }
     free(first);
@@ -140,7 +147,7 @@ static void test_equal_bits(void **state)
 static void test_off(void **state)
 {
     (void)state;
-    struct sc_engine *engine = engine_of(budget_with(7), SC_CPU_OFF, 0);
+    struct sc_engine *engine = engine_of(budget_with(7), PATH_DEVICE, 0);
     struct sc_session *session = trial_session(&t, engine);
     trial_decode(&t, session, N_TOKENS);
     const struct sc_stats s = stats_of(session);
@@ -155,7 +162,7 @@ static void test_all(void **state)
 {
     (void)state;
     for (int resident = 0; resident < 2; resident++) {
-        struct sc_engine *engine = engine_of(resident ? 0 : budget_with(3), SC_CPU_ALL, 2);
+        struct sc_engine *engine = engine_of(resident ? 0 : budget_with(3), PATH_HOST, 2);
         engine->n_host_tokens = 2;
         assert_int_equal(experts_fit(&engine->model.experts), resident);
         struct sc_session *session = trial_session(&t, engine);
@@ -183,7 +190,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL failing_wait(VkDevice device, const VkSema
 static void test_failure_inside_token(void **state)
 {
     (void)state;
-    struct sc_engine *engine = engine_of(budget_with(7), SC_CPU_ON, 2);
+    struct sc_engine *engine = engine_of(budget_with(7), PATH_BOTH, 2);
     struct sc_session *session = trial_session(&t, engine);
     trial_decode(&t, session, 2);
     real_wait = engine->gpu->vk.vkWaitSemaphores;

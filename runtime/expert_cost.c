@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "expert_cost.h"
+
+#include <math.h>
+
+struct expert_cost expert_cost_of(const struct rates *r, const struct weights *w, const struct config *c,
+                                  double resident)
+{
+    double bytes = 0;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        const struct expert_weights *x = &w->layers[l].experts[0];
+        bytes += (double)(x->gate.size_bytes + x->up.size_bytes + x->down.size_bytes);
+    }
+    return (struct expert_cost){
+        .rates = r,
+        .n_experts = c->n_experts,
+        .n_used = c->n_experts_used,
+        .bytes = bytes / c->n_layers,
+        .flops = 2.0 * 3 * c->n_embd * c->n_ff,
+        .resident = resident,
+    };
+}
+
+/* Experts of a layer that n tokens choose at least once. */
+static double n_chosen(const struct expert_cost *c, uint32_t n)
+{
+    return c->n_experts * (1 - pow(1 - (double)c->n_used / c->n_experts, n));
+}
+
+static bool is_ahead(uint32_t n_experts, uint32_t n_used, uint32_t n)
+{
+    return pow(1 - (double)n_used / n_experts, n) < 1.0 / 8;
+}
+
+bool expert_cost_upload_ahead(const struct config *c, uint32_t n)
+{
+    return is_ahead(c->n_experts, c->n_experts_used, n);
+}
+
+static double between(double x, double x0, double y0, double x1, double y1)
+{
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0);
+}
+
+/* One expert with so many tokens: bound by its bytes at first, by operations later. */
+static double device_seconds(const struct expert_cost *c, double n_tokens)
+{
+    const struct rates *r = c->rates;
+    const double one = c->bytes / r->device_expert, many = RATES_DEVICE_BATCH * c->flops / r->device_batch;
+    return n_tokens <= 1 ? one : fmax(one, between(n_tokens, 1, one, RATES_DEVICE_BATCH, many));
+}
+
+static double host_seconds(const struct expert_cost *c, double n_tokens)
+{
+    const struct rates *r = c->rates;
+    const double one = c->bytes / r->host_expert;
+    const double few = RATES_SMALL_BATCH * c->flops / r->host_batch_small;
+    const double many = RATES_HOST_BATCH * c->flops / r->host_batch;
+    if (n_tokens <= 1)
+        return one;
+    return fmax(one, n_tokens <= RATES_SMALL_BATCH ? between(n_tokens, 1, one, RATES_SMALL_BATCH, few)
+                                                   : between(n_tokens, RATES_SMALL_BATCH, few, RATES_HOST_BATCH, many));
+}
+
+/* Both at work until one is done, each slower by the other; then the other alone. */
+static double both_seconds(const struct expert_cost *c, double device, double host)
+{
+    const struct rates *r = c->rates;
+    const double device_slower = fmax(1, r->device_expert / r->device_beside_host);
+    const double host_slower = fmax(1, r->host_expert / r->host_beside_device);
+    const double device_beside = device * device_slower, host_beside = host * host_slower;
+    return device_beside <= host_beside ? device_beside + (host_beside - device_beside) / host_slower
+                                        : host_beside + (device_beside - host_beside) / device_slower;
+}
+
+/* The mean of both engines' times over how many of a token's n_used experts have slots. */
+static double both_for_one(const struct expert_cost *c)
+{
+    const double p = c->resident;
+    double sum = 0, ways = 1; /* n_used over h */
+    for (uint32_t h = 0; h <= c->n_used; h++) {
+        const uint32_t misses = c->n_used - h;
+        sum += ways * pow(p, h) * pow(1 - p, misses) *
+               both_seconds(c, h * device_seconds(c, 1), misses * host_seconds(c, 1));
+        ways = ways * misses / (h + 1);
+    }
+    return sum;
+}
+
+double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uint32_t n)
+{
+    const double chosen = n_chosen(c, n), rows = (double)n * c->n_used / chosen;
+    const double missing = chosen * (1 - c->resident);
+    const double device = device_seconds(c, rows), host = host_seconds(c, rows);
+    const double wait = path == PATH_HOST || c->resident < 1 ? c->rates->round_trip : 0;
+    switch (path) {
+    case PATH_HOST: return chosen * host + wait;
+    case PATH_BOTH:
+        return (n == 1 ? both_for_one(c) : both_seconds(c, (chosen - missing) * device, missing * host)) + wait;
+    default: break;
+    }
+    const double upload = missing * c->bytes / c->rates->upload;
+    return is_ahead(c->n_experts, c->n_used, n) ? fmax(upload, chosen * device) : upload + chosen * device + wait;
+}
+
+enum expert_path expert_cost_path(const struct expert_cost *c)
+{
+    enum expert_path best = PATH_BOTH;
+    if (expert_cost_layer(c, PATH_DEVICE, 1) < expert_cost_layer(c, best, 1))
+        best = PATH_DEVICE;
+    if (expert_cost_layer(c, PATH_HOST, 1) < expert_cost_layer(c, best, 1))
+        best = PATH_HOST;
+    return best;
+}
+
+uint32_t expert_cost_host_tokens(const struct expert_cost *c, enum expert_path path, uint32_t most)
+{
+    uint32_t n = 1;
+    while (n < most && expert_cost_layer(c, path, n + 1) <= expert_cost_layer(c, PATH_DEVICE, n + 1))
+        n++;
+    return n;
+}

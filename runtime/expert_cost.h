@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a layer's experts cost, in seconds, by the rates of this machine: the arithmetic by which an engine chooses who
+ * computes them, and by which a plan predicts. Routing is taken to be uniform, each slot's expert as likely as any
+ * other.
+ */
+#ifndef SCORIA_EXPERT_COST_H
+#define SCORIA_EXPERT_COST_H
+
+#include "rates.h"
+
+/* Who computes the experts of a pass. */
+enum expert_path {
+    PATH_DEVICE, /* the device: what no slot holds is uploaded */
+    PATH_BOTH,   /* the device what slots hold, the CPU the rest */
+    PATH_HOST,   /* the CPU */
+};
+
+struct expert_cost {
+    const struct rates *rates;
+    uint32_t n_experts, n_used; /* of a layer */
+    double bytes;               /* of an expert */
+    double flops;               /* of an expert for one token */
+    double resident;            /* the part of all experts that have slots, 0 to 1 */
+};
+
+/* Experts of the model's mean size. Borrows the rates. */
+struct expert_cost expert_cost_of(const struct rates *r, const struct weights *w, const struct config *c,
+                                  double resident);
+
+/* A layer's experts for n tokens, with what the path waits for. Whole layers are uploaded ahead where n is large. */
+double expert_cost_layer(const struct expert_cost *cost, enum expert_path path, uint32_t n);
+
+/* The cheapest for single tokens. */
+enum expert_path expert_cost_path(const struct expert_cost *cost);
+
+/* The largest n <= most up to which the path is no dearer than PATH_DEVICE; at least 1. */
+uint32_t expert_cost_host_tokens(const struct expert_cost *cost, enum expert_path path, uint32_t most);
+
+/* So many tokens choose nearly all experts of a layer: it pays to upload them before the router has chosen. */
+bool expert_cost_upload_ahead(const struct config *c, uint32_t n);
+
+#endif
