@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Uses count less the longer ago they were: by half after some 70 tokens. */
-static const float DECAY = 0.99f;
-/* How much hotter than its victim an expert must be: a promotion costs as much as it saves in several uses. */
-static const float ADVANTAGE = 2;
-/* What a whole prompt that chose nothing else counts, in uses. */
-static const float PROMPT_WEIGHT = 4;
+/* Chosen with tools/simulate-experts; docs/decisions.md has the figures. */
+static const float DECAY = 0.99f;      /* of a use's worth with every token */
+static const float FORGOTTEN = 0.001f; /* worth as much as never used */
+static const float PROMPT_USES = 4;
+static const float ADVANTAGE = 1.25f; /* times as valuable as the one whose place it takes */
+enum { PROMOTIONS_PER_TOKEN = 1, PROMPT_LAYERS = 2 };
 
 bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32_t n_slots, struct sc_error *e)
 {
@@ -18,9 +18,10 @@ bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32
     p->owner = calloc(n_slots, sizeof(*p->owner));
     p->slot_of = calloc(n, sizeof(*p->slot_of));
     p->heat = calloc(n, sizeof(*p->heat));
+    p->used_at = calloc(n, sizeof(*p->used_at));
     p->held = calloc(n_slots, sizeof(*p->held));
     p->open = calloc(n_slots, sizeof(*p->open));
-    if (!p->owner || !p->slot_of || !p->heat || !p->held || !p->open) {
+    if (!p->owner || !p->slot_of || !p->heat || !p->used_at || !p->held || !p->open) {
         policy_finish(p);
         return sc_fail_memory(e, "the policy of the expert slots");
     }
@@ -35,23 +36,29 @@ void policy_finish(struct policy *p)
     free(p->owner);
     free(p->slot_of);
     free(p->heat);
+    free(p->used_at);
     free(p->held);
     free(p->open);
     memset(p, 0, sizeof(*p));
 }
 
-/* Less than every heat: empty slots go first. */
-static float slot_heat(const struct policy *p, uint32_t slot)
+static float value(const struct policy *p, uint32_t index)
 {
-    return p->owner[slot] == POLICY_NONE ? -1 : p->heat[p->owner[slot]];
+    return p->heat[index] + 1 / (float)(p->n_steps - p->used_at[index] + 1);
 }
 
-/* The coldest slot of those with open[slot] == is_open that are not held. */
-static uint32_t coldest(const struct policy *p, bool is_open)
+/* Less than every expert's: empty slots go first. */
+static float slot_value(const struct policy *p, uint32_t slot)
+{
+    return p->owner[slot] == POLICY_NONE ? -1 : value(p, p->owner[slot]);
+}
+
+/* The least valuable slot of those with open[slot] == is_open that are not held. */
+static uint32_t least_valuable(const struct policy *p, bool is_open)
 {
     uint32_t best = POLICY_NONE;
     for (uint32_t i = 0; i < p->n_slots; i++)
-        if (p->open[i] == is_open && !p->held[i] && (best == POLICY_NONE || slot_heat(p, i) < slot_heat(p, best)))
+        if (p->open[i] == is_open && !p->held[i] && (best == POLICY_NONE || slot_value(p, i) < slot_value(p, best)))
             best = i;
     return best;
 }
@@ -62,21 +69,23 @@ void policy_begin(struct policy *p, uint32_t n_tokens)
     memset(p->held, 0, p->n_slots * sizeof(*p->held));
     for (uint32_t i = 0; i < p->n_slots; i++)
         p->open[i] = !is_prompt;
-    for (uint32_t n = 0; is_prompt && n < p->n_slots && n < 2 * p->n_experts; n++)
-        p->open[coldest(p, false)] = true;
-    p->n_promotions = 1;
+    for (uint32_t n = 0; is_prompt && n < p->n_slots && n < PROMPT_LAYERS * p->n_experts; n++)
+        p->open[least_valuable(p, false)] = true;
+    p->n_promotions = PROMOTIONS_PER_TOKEN;
+    p->n_steps += !is_prompt;
     for (uint32_t i = 0; !is_prompt && i < p->n_layers * p->n_experts; i++)
-        p->heat[i] *= DECAY;
+        p->heat[i] = p->heat[i] < FORGOTTEN ? 0 : p->heat[i] * DECAY;
 }
 
 void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_tokens)
 {
-    p->heat[index] += n_tokens == 1 ? 1 : PROMPT_WEIGHT * (float)n_uses / (float)n_tokens;
+    p->heat[index] += n_tokens == 1 ? 1 : PROMPT_USES * (float)n_uses / (float)n_tokens;
+    p->used_at[index] = p->n_steps;
 }
 
 uint32_t policy_victim(const struct policy *p)
 {
-    return coldest(p, true);
+    return least_valuable(p, true);
 }
 
 uint32_t policy_n_open(const struct policy *p)
@@ -91,15 +100,15 @@ bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot)
 {
     uint32_t best = POLICY_NONE;
     for (uint32_t i = 0; i < p->n_layers * p->n_experts; i++)
-        if (p->slot_of[i] == POLICY_NONE && p->heat[i] > (best == POLICY_NONE ? 0 : p->heat[best]))
+        if (p->slot_of[i] == POLICY_NONE && p->heat[i] > 0 && (best == POLICY_NONE || value(p, i) > value(p, best)))
             best = i;
     *index = best;
-    *slot = coldest(p, true);
+    *slot = least_valuable(p, true);
     if (best == POLICY_NONE || *slot == POLICY_NONE)
         return false;
-    if (p->owner[*slot] == POLICY_NONE)
+    if (p->owner[*slot] == POLICY_NONE || p->heat[p->owner[*slot]] == 0)
         return true;
-    if (p->n_promotions == 0 || p->heat[best] < slot_heat(p, *slot) + ADVANTAGE)
+    if (p->n_promotions == 0 || value(p, best) < ADVANTAGE * slot_value(p, *slot))
         return false;
     p->n_promotions--;
     return true;

@@ -3,6 +3,13 @@
  * Who has a slot, and who deserves one: the directory of the slots and the choices of the cache. Knows neither Vulkan
  * nor weights, so that tools/simulate-experts replays recorded routing through the very code that runs. An expert is
  * named by its index, layer * n_experts + expert. Counts decide, never times: equal runs decide equally.
+ *
+ * The policy: an expert is worth the uses that it had, each counting 1 % less with every token since, and a little more
+ * for having been used just now, which decides between equals. A prompt adds four uses, shared among the experts of a
+ * layer as its tokens chose them. The least valuable slot gives way. Where the CPU computes the misses, nothing has to
+ * be uploaded: an expert that was used gets an empty slot, or that of one never used, at once; but to take another's
+ * place it must be worth a quarter more, and one a token may. An upload costs what two or three misses do, and it takes
+ * many uses to earn that.
  */
 #ifndef SCORIA_POLICY_H
 #define SCORIA_POLICY_H
@@ -18,7 +25,9 @@ struct policy {
     uint32_t n_layers, n_experts, n_slots;
     uint32_t *owner;       /* (n_slots) the expert that has the slot, or POLICY_NONE */
     uint32_t *slot_of;     /* (n_layers, n_experts) its slot, or POLICY_NONE */
-    float *heat;           /* (n_layers, n_experts) how much it is worth to have it in a slot: decayed count of uses */
+    float *heat;           /* (n_layers, n_experts) decayed count of uses */
+    uint32_t *used_at;     /* (n_layers, n_experts) the step of the last use */
+    uint32_t n_steps;      /* tokens of decode so far */
     bool *held;            /* (n_slots) needed by work that has not ended */
     bool *open;            /* (n_slots) the pass may give it to another expert */
     uint32_t n_promotions; /* that this token may still make */

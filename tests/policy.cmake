@@ -1,0 +1,10 @@
+# The cache of experts without a device: the simulator (tools/simulate-experts) and the policy's tests.
+add_library(scoria_replay STATIC ${PROJECT_SOURCE_DIR}/tools/belady.c ${PROJECT_SOURCE_DIR}/tools/belady_priced.c
+            ${PROJECT_SOURCE_DIR}/tools/replay.c ${PROJECT_SOURCE_DIR}/tools/routing_file.c)
+target_include_directories(scoria_replay PUBLIC ${PROJECT_SOURCE_DIR}/tools)
+target_link_libraries(scoria_replay PUBLIC scoria_policy PRIVATE scoria_options)
+
+add_executable(simulate_experts ${PROJECT_SOURCE_DIR}/tools/simulate_experts.c ${PROJECT_SOURCE_DIR}/tools/curve.c)
+target_link_libraries(simulate_experts PRIVATE scoria_replay m scoria_options)
+
+scoria_test(test_policy LIBS scoria_replay DEFINITIONS SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The policy of the expert slots: small cases whose answer is known, recorded routing on which it must not lose to LRU
+ * and come near to the optimum, and that optimum against all possibilities. And the traces as hostile files.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "belady.h"
+#include "policy.h"
+#include "replay.h"
+
+static const char *const traces[] = {SCORIA_TEST_VECTORS "/routing-story.trace",
+                                     SCORIA_TEST_VECTORS "/routing-licence.trace"};
+enum { N_TRACES = sizeof traces / sizeof traces[0] };
+
+static struct policy make(uint32_t n_layers, uint32_t n_experts, uint32_t n_slots)
+{
+    struct policy p;
+    struct sc_error e = {0};
+    if (!policy_init(&p, n_layers, n_experts, n_slots, &e))
+        fail_msg("%s", e.text);
+    return p;
+}
+
+/* A token that uses these experts, promotions first; returns how many were made. */
+static uint32_t step(struct policy *p, const uint32_t *used, uint32_t n_used)
+{
+    uint32_t n = 0, index, slot;
+    policy_begin(p, 1);
+    for (; policy_promote(p, &index, &slot); n++)
+        policy_place(p, index, slot);
+    for (uint32_t i = 0; i < n_used; i++)
+        policy_count(p, used[i], 1, 1);
+    return n;
+}
+
+static bool has(const struct policy *p, uint32_t index)
+{
+    return p->slot_of[index] != POLICY_NONE;
+}
+
+static void test_promotion(void **state)
+{
+    (void)state;
+    struct policy p = make(1, 6, 2);
+    assert_int_equal(step(&p, (uint32_t[]){0, 1}, 2), 0);
+    for (uint32_t i = 0; i < 20; i++) /* what was used gets the empty slots at once */
+        assert_int_equal(step(&p, (uint32_t[]){0, 1}, 2), i == 0 ? 2 : 0);
+    assert_true(has(&p, 0) && has(&p, 1));
+
+    /* others must earn their place: not with the first use, and not two with the same token */
+    uint32_t first = 0, second = 0;
+    for (uint32_t i = 1; i <= 60 && !second; i++) {
+        const uint32_t n = step(&p, (uint32_t[]){2, 3}, 2);
+        assert_true(n <= 1);
+        if (n && !first)
+            first = i;
+        else if (n)
+            second = i;
+    }
+    assert_true(first > 5 && second > first);
+    assert_true(has(&p, 2) && has(&p, 3));
+
+    /* one that alternates with them leaves the slots as they are */
+    for (uint32_t i = 0; i < 40; i++)
+        assert_int_equal(step(&p, i % 4 ? (uint32_t[]){2, 3} : (uint32_t[]){2, 4}, 2), 0);
+    policy_finish(&p);
+}
+
+/* A slot whose expert was never used is as good as an empty one. */
+static void test_unused(void **state)
+{
+    (void)state;
+    struct policy p = make(1, 6, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        policy_place(&p, i, i);
+    step(&p, (uint32_t[]){4, 5}, 2);
+    assert_int_equal(step(&p, (uint32_t[]){4, 5}, 2), 2);
+    assert_true(has(&p, 4) && has(&p, 5));
+    policy_finish(&p);
+}
+
+static void test_demand(void **state)
+{
+    (void)state;
+    struct policy p = make(1, 6, 3);
+    const uint32_t uses[] = {5, 1, 2}; /* so many of expert i */
+    for (uint32_t i = 0; i < 3; i++) {
+        policy_place(&p, i, i);
+        for (uint32_t n = 0; n < uses[i]; n++)
+            policy_count(&p, i, 1, 1);
+    }
+    assert_int_equal(policy_victim(&p), 1);
+    policy_hold(&p, 1);
+    assert_int_equal(policy_n_open(&p), 2);
+    assert_int_equal(policy_victim(&p), 2);
+    policy_hold(&p, 2);
+    policy_hold(&p, 0);
+    assert_int_equal(policy_victim(&p), POLICY_NONE);
+    policy_release(&p, 1); /* another layer's */
+    assert_int_equal(policy_victim(&p), POLICY_NONE);
+    policy_release(&p, 0);
+    assert_int_equal(policy_victim(&p), 1);
+    policy_hold(&p, 1);
+    policy_begin(&p, 1); /* a new pass holds nothing */
+    assert_int_equal(policy_victim(&p), 1);
+    policy_vacate(&p, 2); /* empty slots go first */
+    assert_int_equal(policy_victim(&p), 2);
+    policy_finish(&p);
+}
+
+/* A prompt may have the slots of two layers' experts, the least valuable ones. */
+static void test_prompt(void **state)
+{
+    (void)state;
+    enum { LAYERS = 5, EXPERTS = 4, SLOTS = 18 };
+    struct policy p = make(LAYERS, EXPERTS, SLOTS);
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        policy_place(&p, i, i);
+        for (uint32_t n = 0; n < (i * 7) % SLOTS; n++)
+            policy_count(&p, i, 1, 1);
+    }
+    policy_begin(&p, 100);
+    assert_int_equal(policy_n_open(&p), 2 * EXPERTS);
+    for (uint32_t n = 0; n < 2 * EXPERTS; n++) {
+        const uint32_t slot = policy_victim(&p);
+        assert_int_equal((slot * 7) % SLOTS, n);
+        policy_hold(&p, slot);
+    }
+    assert_int_equal(policy_victim(&p), POLICY_NONE);
+    policy_begin(&p, 1);
+    assert_int_equal(policy_n_open(&p), SLOTS);
+
+    /* its popularity counts, but no more than a few uses */
+    policy_begin(&p, 100);
+    const float before = p.heat[0];
+    policy_count(&p, 0, 100, 100);
+    assert_true(p.heat[0] > before + 1 && p.heat[0] < before + 10);
+    policy_finish(&p);
+}
+
+static void test_traces(void **state)
+{
+    (void)state;
+    for (size_t t = 0; t < N_TRACES; t++) {
+        struct routing_file r;
+        struct sc_error e = {0};
+        if (!routing_file_init(&r, traces[t], &e))
+            fail_msg("%s", e.text);
+        const uint32_t all = r.n_layers * r.n_experts;
+        for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++)
+            for (uint32_t n = r.n_used; n < all; n += path == REPLAY_PROMOTE ? 3 : 6) {
+                struct replay x[REPLAY_N_CACHES] = {0};
+                for (enum replay_cache c = 0; c < REPLAY_N_CACHES; c++)
+                    if (!replay_run(&r, path, c, n, &x[c], &e))
+                        fail_msg("%s", e.text);
+                const double ours = (double)x[REPLAY_OURS].n_hits, lru = (double)x[REPLAY_LRU].n_hits,
+                             priced = (double)x[REPLAY_PRICED].n_hits, belady = (double)x[REPLAY_BELADY].n_hits;
+                if (!(ours >= lru * (path == REPLAY_PROMOTE ? 1 : 0.995)) || !(lru <= belady) ||
+                    (path == REPLAY_PROMOTE && !(ours >= 0.8 * priced)) || (n >= all / 2 && !(ours >= 0.8 * belady)))
+                    fail_msg("%s, path %d, %u slots: %.0f hits, LRU %.0f, priced optimum %.0f, Belady %.0f", traces[t],
+                             path, n, ours, lru, priced, belady);
+                if (path == REPLAY_PROMOTE)
+                    assert_true(x[REPLAY_OURS].n_uploads < x[REPLAY_OURS].n_tokens + n);
+            }
+        routing_file_finish(&r);
+    }
+}
+
+enum { MAX_USES = 16, N_INDICES = 5, IMPOSSIBLE = -1000 };
+
+/* The best that any choice of evictions can do from use i on, with the experts of `there` in slots. */
+static int best_of_all(const struct belady_use *uses, size_t n, size_t i, unsigned there, uint32_t n_slots, bool bypass,
+                       int price)
+{
+    if (i == n)
+        return 0;
+    unsigned group = 0;
+    size_t end = i;
+    int hits = 0, best = IMPOSSIBLE;
+    for (; end < n && uses[end].group == uses[i].group; end++) {
+        group |= 1u << uses[end].index;
+        hits += (there & 1u << uses[end].index) != 0;
+    }
+    const unsigned offered = there | group;
+    for (unsigned next = offered;; next = (next - 1) & offered) {
+        if ((uint32_t)__builtin_popcount(next) <= n_slots && (bypass || (next & group) == group)) {
+            const int more =
+                best_of_all(uses, n, end, next, n_slots, bypass, price) - price * __builtin_popcount(next & ~there);
+            best = more > best ? more : best;
+        }
+        if (next == 0)
+            return hits + best;
+    }
+}
+
+static int score(const struct belady_use *uses, size_t n, int price)
+{
+    int sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += uses[i].is_hit - price * uses[i].is_upload;
+    return sum;
+}
+
+static void test_optimum(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 150; seed++) {
+        struct belady_use uses[MAX_USES] = {0};
+        struct sc_error e = {0};
+        uint32_t random = seed * 2654435761u;
+        const uint32_t n_slots = 2 + seed % 2;
+        const size_t n = 8;
+        for (size_t i = 0; i < n; i++) {
+            random = random * 1664525 + 1013904223;
+            uses[i] =
+                (struct belady_use){.index = (random >> 16) % N_INDICES, .group = (uint32_t)i / 2, .counts = true};
+            if (i % 2 && uses[i].index == uses[i - 1].index)
+                uses[i].index = (uses[i].index + 1) % N_INDICES;
+        }
+        for (int bypass = 0; bypass < 2; bypass++) {
+            assert_true(belady_run(uses, n, N_INDICES, n_slots, bypass, &e));
+            const int want = best_of_all(uses, n, 0, 0, n_slots, bypass, 0);
+            if (score(uses, n, 0) != want)
+                fail_msg("seed %u, bypass %d: %d hits, %d are possible", seed, bypass, score(uses, n, 0), want);
+        }
+        for (int price = 1; price <= 2; price++) {
+            assert_true(belady_priced(uses, n, N_INDICES, n_slots, price, &e));
+            const int want = best_of_all(uses, n, 0, 0, n_slots, true, price);
+            if (score(uses, n, price) != want)
+                fail_msg("seed %u, price %d: %d, %d is possible", seed, price, score(uses, n, price), want);
+        }
+    }
+}
+
+/* The bytes as a file: are they a trace? */
+static bool reads(const uint8_t *bytes, size_t n)
+{
+    char path[64];
+    struct routing_file r;
+    struct sc_error e = {0};
+    snprintf(path, sizeof path, "test_policy.%ld.trace", (long)getpid());
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+    const bool ok = routing_file_init(&r, path, &e);
+    if (!ok && !strstr(e.text, path))
+        fail_msg("\"%s\" does not name the file", e.text);
+    unlink(path);
+    routing_file_finish(&r);
+    return ok;
+}
+
+static void test_hostile_trace(void **state)
+{
+    (void)state;
+    /* 2 layers, 4 experts, 2 used; passes of 1 and 2 tokens */
+    static const uint8_t good[] = {'S', 'C', 'R', 'O', 'U', 'T', 'E', '1', 2, 0, 0, 0, 4, 0, 0, 0, 2, 0,
+                                   0,   0,   1,   0,   0,   0,   9,   0,   0, 0, 0, 3, 1, 2, 2, 0, 0, 0,
+                                   7,   0,   0,   0,   8,   0,   0,   0,   0, 1, 2, 3, 3, 0, 1, 0};
+    uint8_t bytes[sizeof good];
+    assert_true(reads(good, sizeof good));
+    for (size_t n = 0; n < sizeof good; n++)
+        assert_int_equal(reads(good, n), n == 20 || n == 32);
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } bad[] = {{0, 's'}, {7, '2'}, {8, 0},  {8, 1},    {8, 3},  {10, 1}, {12, 3}, {12, 1}, {14, 1}, {16, 0},
+               {16, 1},  {16, 3},  {16, 5}, {19, 1},   {20, 0}, {20, 2}, {23, 1}, {28, 4}, {29, 0}, {31, 255},
+               {32, 0},  {32, 1},  {32, 3}, {35, 128}, {44, 4}, {45, 0}, {50, 4}, {51, 1}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        memcpy(bytes, good, sizeof good);
+        bytes[bad[i].at] = bad[i].value;
+        if (reads(bytes, sizeof bytes))
+            fail_msg("byte %zu may be %u", bad[i].at, bad[i].value);
+    }
+    for (size_t i = 0; i < sizeof good; i++) /* whatever it makes of these, a sanitizer watches */
+        for (unsigned value = 0; value < 256; value += 5) {
+            memcpy(bytes, good, sizeof good);
+            bytes[i] = (uint8_t)value;
+            (void)reads(bytes, sizeof bytes);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_promotion),     cmocka_unit_test(test_unused), cmocka_unit_test(test_demand),
+        cmocka_unit_test(test_prompt),        cmocka_unit_test(test_traces), cmocka_unit_test(test_optimum),
+        cmocka_unit_test(test_hostile_trace),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
