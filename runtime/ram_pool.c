@@ -34,9 +34,10 @@ struct ram_pool {
     uint64_t slot_bytes, memory_bytes;
     struct ram_slot *slots; /* (n_slots) */
     uint32_t *slot_of;      /* (n_layers * n_experts) or NOBODY */
-    float *share;           /* (n_layers * n_experts) of the passes that used it */
+    float *uses;            /* (n_layers * n_experts) decayed count of the passes that used it */
     uint64_t pass;
-    uint32_t layer; /* that the pass is at */
+    float n_passes;      /* decayed count of them */
+    uint32_t next_layer; /* after that which the pass is at */
     bool is_locked;
 };
 
@@ -83,8 +84,8 @@ static bool allocate(struct ram_pool *p, struct sc_error *e)
     const size_t n_experts = (size_t)c->n_layers * c->n_experts;
     p->slots = calloc(p->params.n_slots, sizeof(*p->slots));
     p->slot_of = calloc(n_experts, sizeof(*p->slot_of));
-    p->share = calloc(n_experts, sizeof(*p->share));
-    if (!p->slots || !p->slot_of || !p->share)
+    p->uses = calloc(n_experts, sizeof(*p->uses));
+    if (!p->slots || !p->slot_of || !p->uses)
         return sc_fail_memory(e, "the experts in RAM");
     memset(p->slot_of, 0xff, n_experts * sizeof(*p->slot_of));
 
@@ -132,7 +133,7 @@ void ram_pool_destroy(struct ram_pool *p)
         munmap(p->memory, p->memory_bytes);
     free(p->slots);
     free(p->slot_of);
-    free(p->share);
+    free(p->uses);
     free(p);
 }
 
@@ -145,15 +146,10 @@ void ram_pool_begin(struct ram_pool *p)
 {
     const struct config *c = p->params.config;
     p->pass++;
-    p->layer = 0;
+    p->next_layer = 0;
+    p->n_passes = p->n_passes * DECAY + 1;
     for (uint32_t i = 0; i < c->n_layers * c->n_experts; i++)
-        p->share[i] *= DECAY;
-}
-
-void ram_pool_want(struct ram_pool *p, uint32_t index)
-{
-    p->layer = index / p->params.config->n_experts;
-    p->share[index] += 1 - DECAY;
+        p->uses[i] *= DECAY;
 }
 
 static void vacate(struct ram_pool *p, struct ram_slot *s)
@@ -174,37 +170,42 @@ static bool settle(struct ram_pool *p, struct ram_slot *s)
     return s->state == SLOT_READY;
 }
 
-/* How soon a slot should be given to another expert: more is sooner, and it is at least 0. */
-static float spare(const struct ram_pool *p, const struct ram_slot *s)
+/* In how many layers the slot's expert will be used, as far as can be told; an empty slot's never. */
+static float layers_until_use(const struct ram_pool *p, const struct ram_slot *s)
 {
-    const struct config *c = p->params.config;
-    const uint32_t *on_device = p->params.device->slot_of;
+    const uint32_t n_layers = p->params.config->n_layers, *on_device = p->params.device->slot_of;
     if (s->state == SLOT_EMPTY)
         return FLT_MAX;
     if (on_device && on_device[s->owner] != POLICY_NONE)
         return FLT_MAX / 2;
-    const uint32_t layer = s->owner / c->n_experts; /* the pass has been at those up to p->layer */
-    const float layers = (float)((layer + c->n_layers - p->layer - 1) % c->n_layers);
-    const float share = p->share[s->owner];
-    return (share < 1 ? 1 / (share + 0.001f) : 1) * (float)c->n_layers + layers;
+    const uint32_t layer = s->owner / p->params.config->n_experts;
+    const bool is_over = layer < p->next_layer; /* for this pass, which then counts */
+    const float n_passes = is_over ? p->n_passes : p->n_passes - 1;
+    const float passes_per_use = n_passes / (p->uses[s->owner] + 0.001f);
+    return (passes_per_use > 1 ? passes_per_use - 1 : 0) * (float)n_layers +
+           (float)(layer - p->next_layer + (is_over ? n_layers : 0));
 }
 
+/* What a slot is needed for, and whom that may cost: one that this pass is done with; one that is not awaited; any. */
+enum need { TO_READ_AHEAD, TO_READ, TO_USE };
+
 /* The slot that is best given to another expert; NULL: all are in use. */
-static struct ram_slot *find_victim(struct ram_pool *p, bool may_be_awaited)
+static struct ram_slot *find_victim(struct ram_pool *p, enum need need)
 {
+    const float soonest = need == TO_READ_AHEAD ? (float)(p->params.config->n_layers - p->next_layer) : 0;
     struct ram_slot *best = NULL;
-    float best_spare = -1;
+    float longest = -1;
     for (uint32_t i = 0; i < p->params.n_slots; i++) {
         struct ram_slot *s = &p->slots[i];
         if (s->state == SLOT_READING && reader_is_done(p->reader, &s->job))
             (void)settle(p, s);
         const bool awaited = s->awaited && s->awaited_since + 1 >= p->pass;
-        if (s->state == SLOT_READING || s->n_pins || (awaited && !may_be_awaited))
+        if (s->state == SLOT_READING || s->n_pins || (awaited && need != TO_USE))
             continue;
-        const float x = spare(p, s);
-        if (x > best_spare) {
+        const float layers = layers_until_use(p, s);
+        if (layers >= soonest && layers > longest) {
             best = s;
-            best_spare = x;
+            longest = layers;
         }
     }
     return best;
@@ -232,30 +233,41 @@ static void start_reading(struct ram_pool *p, struct ram_slot *s, uint32_t index
     reader_start(p->reader, &s->job);
 }
 
-bool ram_pool_prefetch(struct ram_pool *p, uint32_t index)
+/* Makes the expert awaited, wherever it can be had from. */
+static bool await(struct ram_pool *p, uint32_t index, enum need need)
 {
-    struct ram_slot *s = p->slot_of[index] != NOBODY ? &p->slots[p->slot_of[index]] : NULL;
-    if (!s) {
-        s = find_victim(p, false);
-        if (!s)
-            return false;
+    struct ram_slot *s = p->slot_of[index] != NOBODY ? &p->slots[p->slot_of[index]] : find_victim(p, need);
+    if (!s)
+        return false;
+    if (p->slot_of[index] == NOBODY)
         start_reading(p, s, index);
-    }
     s->awaited = true;
     s->awaited_since = p->pass;
     return true;
 }
 
+void ram_pool_want(struct ram_pool *p, uint32_t index)
+{
+    p->next_layer = index / p->params.config->n_experts + 1;
+    p->uses[index] += 1;
+    (void)await(p, index, TO_READ);
+}
+
+bool ram_pool_prefetch(struct ram_pool *p, uint32_t index)
+{
+    return await(p, index, TO_READ_AHEAD);
+}
+
 /* Where an expert without a slot may go; waits if reading ahead has taken all that is not pinned. */
 static struct ram_slot *make_room(struct ram_pool *p)
 {
-    struct ram_slot *s = find_victim(p, false);
+    struct ram_slot *s = find_victim(p, TO_READ);
     if (!s)
-        s = find_victim(p, true);
+        s = find_victim(p, TO_USE);
     for (uint32_t i = 0; !s && i < p->params.n_slots; i++)
         if (p->slots[i].state == SLOT_READING && !p->slots[i].n_pins) {
             (void)reader_wait(p->reader, &p->slots[i].job);
-            s = find_victim(p, true);
+            s = find_victim(p, TO_USE);
         }
     return s;
 }

@@ -5,7 +5,7 @@
  *
  * Who gives way: first whom the device's slots hold, then whom the passes will do longest without, as far as counts
  * tell. An expert that a share p of the passes uses waits (1 / p - 1) passes, and less of one the nearer its layer is.
- * So prompts, which use all experts layer by layer, find again as many as fit; by recency they would find none.
+ * So prompts, which use all experts layer by layer, find again what fits; by recency they would find nothing.
  */
 #ifndef SCORIA_RAM_POOL_H
 #define SCORIA_RAM_POOL_H
@@ -33,11 +33,12 @@ struct ram_pool *ram_pool_create(const struct ram_pool_params *params, struct sc
 void ram_pool_destroy(struct ram_pool *p); /* accepts NULL */
 bool ram_pool_is_locked(const struct ram_pool *p);
 
-/* A pass begins; it will need an expert of the layer that it is at, which counts. */
-void ram_pool_begin(struct ram_pool *p);
+void ram_pool_begin(struct ram_pool *p); /* a pass begins */
+
+/* The layer that the pass is at needs the expert: begins to read it if it is not there, in the place of another. */
 void ram_pool_want(struct ram_pool *p, uint32_t index);
 
-/* Begins to read the expert if it is not there, unless that cost one that is awaited itself. False: it did not. */
+/* The same for an expert of a later layer, if that costs none that the pass may still need. False: it does. */
 bool ram_pool_prefetch(struct ram_pool *p, uint32_t index);
 
 /* Fills *out; the bytes stay until ram_pool_unpin, as often. At most n_slots experts can be pinned at once. */

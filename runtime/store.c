@@ -179,16 +179,13 @@ static void prefetch_mapped(struct store *s, uint32_t index)
 void store_want(struct store *s, const uint32_t *indices, uint32_t n)
 {
     const struct config *c = s->params.config;
-    for (uint32_t i = 0; i < n; i++) {
-        if (s->pool)
-            ram_pool_want(s->pool, indices[i]);
+    for (uint32_t i = 0; i < n; i++)
         if (is_on_device(s, indices[i]))
             continue;
-        if (s->pool)
-            (void)ram_pool_prefetch(s->pool, indices[i]);
+        else if (s->pool)
+            ram_pool_want(s->pool, indices[i]);
         else
             prefetch_mapped(s, indices[i]);
-    }
     const uint32_t layer = n ? indices[0] / c->n_experts + 1 : c->n_layers;
     if (!s->pool || layer == c->n_layers || 2 * n <= c->n_experts)
         return;
