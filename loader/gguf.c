@@ -260,6 +260,13 @@ const char *sc_gguf_file_path(const struct sc_gguf *g, size_t index)
     return g->parts[index].path;
 }
 
+const void *sc_gguf_file_data(const struct sc_gguf *g, size_t index, uint64_t *size_bytes)
+{
+    const struct part *p = &g->parts[index];
+    *size_bytes = p->map.size_bytes;
+    return p->map.size_bytes < p->size_bytes ? NULL : p->map.data;
+}
+
 int sc_gguf_file_descriptor(const struct sc_gguf *g, size_t index)
 {
     return g->parts[index].map.fd;

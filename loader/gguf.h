@@ -95,6 +95,9 @@ size_t sc_gguf_n_files(const struct sc_gguf *g);
 const char *sc_gguf_file_path(const struct sc_gguf *g, size_t index);
 int sc_gguf_file_descriptor(const struct sc_gguf *g, size_t index); /* open for reading until sc_gguf_close */
 
+/* The mapped file from its first byte; NULL: its tensors' bytes are not there. */
+const void *sc_gguf_file_data(const struct sc_gguf *g, size_t index, uint64_t *size_bytes);
+
 /* Keeps the file's bytes in RAM as long as the model is open. False: the system does not allow it. */
 bool sc_gguf_lock(const struct sc_gguf *g, size_t file);
 

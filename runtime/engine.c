@@ -87,8 +87,10 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
     engine->path = PATH_DEVICE;
     if (!wants_host(engine))
         return true;
-    const struct expert_cost cost =
+    struct expert_cost cost =
         expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
+    if (engine->upload.n_imports)
+        cost.upload = engine->rates.transfer;
     engine->path = engine->params.cpu_experts == SC_CPU_ALL ? PATH_HOST
                    : engine->has_rates                      ? expert_cost_path(&cost)
                                                             : PATH_BOTH;
@@ -133,6 +135,23 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
     return engine->store != NULL;
 }
 
+/* Experts that keep coming from the mapped files are read there by the device, if its driver can. */
+static void import_files(struct sc_engine *engine)
+{
+    struct sc_error why = {0};
+    uint64_t size_bytes;
+    if (!store_is_steady(engine->store) || engine->placement.n_slots == engine->placement.n_experts_total)
+        return;
+    for (size_t i = 0; i < sc_gguf_n_files(engine->gguf); i++) {
+        const void *data = sc_gguf_file_data(engine->gguf, i, &size_bytes);
+        if (!data || !upload_import(&engine->upload, data, size_bytes, &why)) {
+            engine_log(engine, SC_LOG_INFO, "experts go to the device through a ring%s%s", why.text[0] ? ": " : "",
+                       why.text);
+            return;
+        }
+    }
+}
+
 static void unplace(struct sc_engine *engine)
 {
     if (engine->gpu)
@@ -157,10 +176,13 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
         return false;
     gpu->budget_bytes = budget_bytes;
     engine->is_placed = open_host(engine, e) && open_store(engine, e) &&
-                        upload_init(&engine->upload, gpu, engine->placement.ring_bytes, e) &&
+                        upload_init(&engine->upload, gpu, engine->pool, engine->placement.ring_bytes, e) &&
                         model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
                                    engine->store, &engine->upload, p, e) &&
-                        store_load(engine->store, p, e) && open_host_experts(engine, e);
+                        store_load(engine->store, p, e);
+    if (engine->is_placed)
+        import_files(engine);
+    engine->is_placed = engine->is_placed && open_host_experts(engine, e);
     if (!engine->is_placed)
         unplace(engine);
     return engine->is_placed;

@@ -17,6 +17,7 @@ struct expert_cost expert_cost_of(const struct rates *r, const struct weights *w
         .n_used = c->n_experts_used,
         .bytes = bytes / c->n_layers,
         .flops = 2.0 * 3 * c->n_embd * c->n_ff,
+        .upload = r->upload,
         .resident = resident,
     };
 }
@@ -99,7 +100,7 @@ double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uin
         return (n == 1 ? both_for_one(c) : both_seconds(c, (chosen - missing) * device, missing * host)) + wait;
     default: break;
     }
-    const double upload = missing * c->bytes / c->rates->upload;
+    const double upload = missing * c->bytes / c->upload;
     return is_ahead(c->n_experts, c->n_used, n) ? fmax(upload, chosen * device) : upload + chosen * device + wait;
 }
 

@@ -21,6 +21,7 @@ struct expert_cost {
     uint32_t n_experts, n_used; /* of a layer */
     double bytes;               /* of an expert */
     double flops;               /* of an expert for one token */
+    double upload;              /* bytes/s of experts from RAM to the device: the rates' until told otherwise */
     double resident;            /* the part of all experts that have slots, 0 to 1 */
 };
 

@@ -359,7 +359,7 @@ static bool init(struct measurement *m, const struct weights *w, const struct co
         return sc_fail_memory(e, what);
     for (uint32_t i = 0; i < n_host; i++)
         m->rows[i] = i;
-    if (!upload_init(&m->upload, m->gpu, ring, e) ||
+    if (!upload_init(&m->upload, m->gpu, m->pool, ring, e) ||
         !buffer_init(m->gpu, &m->staging, MEMORY_UPLOAD, ring / 256 * 256, what, e) ||
         !buffer_init(m->gpu, &m->seen, MEMORY_READBACK, s->n_embd * sizeof(float), what, e) ||
         !buffer_init(m->gpu, &m->values, MEMORY_DEVICE, lay_out(m, 0), what, e))

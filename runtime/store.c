@@ -114,6 +114,11 @@ bool store_is_locked(const struct store *s)
     return s->is_locked;
 }
 
+bool store_is_steady(const struct store *s)
+{
+    return !s->pool && !s->params.is_short;
+}
+
 static bool is_on_device(const struct store *s, uint32_t index)
 {
     return s->params.device->slot_of && s->params.device->slot_of[index] != POLICY_NONE;

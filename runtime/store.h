@@ -44,6 +44,7 @@ bool store_place(struct sc_placement *placement, struct store_params *params, co
 struct store *store_create(const struct store_params *params, struct sc_error *e) SC_CHECK;
 void store_destroy(struct store *s); /* accepts NULL */
 bool store_is_locked(const struct store *s);
+bool store_is_steady(const struct store *s); /* mapped, and RAM has room for all: pinned bytes never move */
 
 /* The device has what it gets. Reads what is to be read before the first pass; `progress` as in sc_engine_params. */
 bool store_load(struct store *s, const struct sc_engine_params *params, struct sc_error *e) SC_CHECK;

@@ -6,16 +6,18 @@
 
 /* An import pins its pages in one allocation, and drivers bound those. */
 static const uint64_t MAX_IMPORT_BYTES = 512u << 20;
+static const uint64_t COPY_PIECE_BYTES = 512u << 10;
 
 struct import {
     const uint8_t *memory;
     struct buffer buffer;
 };
 
-bool upload_init(struct upload *u, struct gpu *gpu, uint64_t ring_bytes, struct sc_error *e)
+bool upload_init(struct upload *u, struct gpu *gpu, struct cpu_pool *pool, uint64_t ring_bytes, struct sc_error *e)
 {
     memset(u, 0, sizeof(*u));
     u->gpu = gpu;
+    u->pool = pool;
     return buffer_init(gpu, &u->ring, MEMORY_UPLOAD, ring_bytes, "the upload ring", e) &&
            commands_init_transfer(&u->halves[0], gpu, e) && commands_init_transfer(&u->halves[1], gpu, e);
 }
@@ -109,6 +111,30 @@ static const struct import *import_of(const struct upload *u, const uint8_t *fro
     return NULL;
 }
 
+/* A copy that threads share. */
+struct copy {
+    uint8_t *to;
+    const uint8_t *from;
+    uint64_t size_bytes;
+};
+
+static void copy_piece(void *context, uint32_t item)
+{
+    const struct copy *c = context;
+    const uint64_t at = item * COPY_PIECE_BYTES, left = c->size_bytes - at;
+    memcpy(c->to + at, c->from + at, left < COPY_PIECE_BYTES ? left : COPY_PIECE_BYTES);
+}
+
+/* One thread copies at a fraction of what memory and link give. */
+static void copy_bytes(struct cpu_pool *pool, uint8_t *to, const uint8_t *from, uint64_t size_bytes)
+{
+    struct copy copy = {.to = to, .from = from, .size_bytes = size_bytes};
+    if (!pool || size_bytes < 2 * COPY_PIECE_BYTES)
+        memcpy(to, from, size_bytes);
+    else
+        cpu_pool_run(pool, copy_piece, &copy, (uint32_t)((size_bytes + COPY_PIECE_BYTES - 1) / COPY_PIECE_BYTES));
+}
+
 /* Copies into the ring what fits into the current half: returns where it is, and cuts *size_bytes. */
 static uint64_t fill_ring(struct upload *u, const uint8_t *from, uint64_t *size_bytes)
 {
@@ -116,7 +142,7 @@ static uint64_t fill_ring(struct upload *u, const uint8_t *from, uint64_t *size_
     const uint64_t at = u->current * half_bytes + u->filled_bytes;
     if (*size_bytes > half_bytes - u->filled_bytes)
         *size_bytes = half_bytes - u->filled_bytes;
-    memcpy((uint8_t *)u->ring.mapped + at, from, *size_bytes);
+    copy_bytes(u->pool, (uint8_t *)u->ring.mapped + at, from, *size_bytes);
     u->filled_bytes += (*size_bytes + 255) / 256 * 256;
     return at;
 }

@@ -7,10 +7,12 @@
 #ifndef SCORIA_UPLOAD_H
 #define SCORIA_UPLOAD_H
 
+#include "cpu_pool.h"
 #include "gpu.h"
 
 struct upload {
     struct gpu *gpu;
+    struct cpu_pool *pool; /* its threads fill the ring; NULL: the caller's alone */
     struct buffer ring;
     struct import *imports; /* (n_imports) host memory that the device reads in place */
     uint32_t n_imports;
@@ -23,7 +25,9 @@ struct upload {
     uint64_t total_bytes;
 };
 
-bool upload_init(struct upload *u, struct gpu *gpu, uint64_t ring_bytes, struct sc_error *e) SC_CHECK;
+/* Borrows gpu and pool, which may be NULL. */
+bool upload_init(struct upload *u, struct gpu *gpu, struct cpu_pool *pool, uint64_t ring_bytes,
+                 struct sc_error *e) SC_CHECK;
 void upload_finish(struct upload *u); /* accepts a zeroed struct; the device must be idle */
 
 /*

@@ -46,6 +46,7 @@ static struct expert_cost mixtral(const struct rates *r, double resident)
                                 .n_used = 2,
                                 .bytes = weights * 4.5 / 8,
                                 .flops = 2 * weights,
+                                .upload = r->upload,
                                 .resident = resident};
 }
 

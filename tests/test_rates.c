@@ -121,7 +121,7 @@ static void test_sample(void **state)
     struct sc_error e = {0};
     model_open(&m, &(struct model_spec){.layers = 3, .experts = 4, .used = 3, .seed = 4});
     const struct layer_weights *layers = m.weights.layers;
-    if (!sample_init(&s, gpu, pool, &m.weights, &m.config, 64 << 20, &e) || !upload_init(&u, gpu, 1 << 20, &e) ||
+    if (!sample_init(&s, gpu, pool, &m.weights, &m.config, 64 << 20, &e) || !upload_init(&u, gpu, pool, 1 << 20, &e) ||
         !sample_upload(&s, &u, &e) || !gpu_wait_transfer(gpu, gpu->transfer.submitted, &e))
         fail_msg("%s", e.text);
     assert_int_equal(s.n_used, 3);

@@ -12,7 +12,7 @@
 
 #include "upload.h"
 
-enum { PAGE = 65536, N_PAGES = 6, SIZE = N_PAGES * PAGE, RING = 32768 };
+enum { PAGE = 65536, N_PAGES = 6, SIZE = N_PAGES * PAGE, RING = 32768, LARGE = (11 << 20) + 12 };
 
 static struct gpu *gpu;
 static struct buffer target, copy; /* on the device, and what the host reads of it */
@@ -92,7 +92,7 @@ static void test_ring(void **state)
 {
     (void)state;
     struct upload u;
-    assert_true(upload_init(&u, gpu, RING, &e));
+    assert_true(upload_init(&u, gpu, NULL, RING, &e));
     check_upload(&u, 0, SIZE);
     check_upload(&u, 8, 4);
     check_upload(&u, PAGE - 4, 3 * PAGE + 20);
@@ -101,12 +101,43 @@ static void test_ring(void **state)
     upload_finish(&u);
 }
 
+/* Pieces of the ring large enough for several threads. */
+static void test_threads(void **state)
+{
+    (void)state;
+    struct upload u;
+    struct cpu_pool *pool = cpu_pool_create(3, &e);
+    assert_non_null(pool);
+    uint8_t *large = malloc(LARGE);
+    struct buffer to, back;
+    assert_non_null(large);
+    for (uint32_t i = 0; i < LARGE; i++)
+        large[i] = (uint8_t)(i * 2654435761u >> 13);
+    assert_true(upload_init(&u, gpu, pool, 5 << 20, &e) && buffer_init(gpu, &to, MEMORY_DEVICE, LARGE, "large", &e) &&
+                buffer_init(gpu, &back, MEMORY_READBACK, LARGE, "large", &e));
+    assert_true(upload_bytes(&u, &to, 0, large, LARGE, &e) && upload_flush(&u, &e));
+    struct commands c;
+    struct commands *const stream = &c;
+    uint64_t value;
+    assert_true(commands_init(&c, gpu, &e));
+    commands_begin(&c, false);
+    commands_copy(&c, &to, 0, &back, 0, LARGE);
+    assert_true(commands_end(&c, &e) && gpu_submit(gpu, &stream, 1, &value, &e) && gpu_wait(gpu, value, &e));
+    assert_memory_equal(back.mapped, large, LARGE);
+    commands_finish(&c);
+    buffer_finish(gpu, &to);
+    buffer_finish(gpu, &back);
+    upload_finish(&u);
+    cpu_pool_destroy(pool);
+    free(large);
+}
+
 /* The pages 1, 2 and 4 are imported, 2 on its own: uploads that cross them take each byte the way it can go. */
 static void test_import(void **state)
 {
     (void)state;
     struct upload u;
-    assert_true(upload_init(&u, gpu, RING, &e));
+    assert_true(upload_init(&u, gpu, NULL, RING, &e));
     if (!gpu->import_alignment) {
         assert_false(upload_import(&u, bytes, PAGE, &e));
         upload_finish(&u);
@@ -142,7 +173,7 @@ static void test_refused_import(void **state)
 {
     (void)state;
     struct upload u;
-    assert_true(upload_init(&u, gpu, RING, &e));
+    assert_true(upload_init(&u, gpu, NULL, RING, &e));
     const uint64_t allocated = gpu->allocated_bytes;
     if (gpu->import_alignment && upload_import(&u, bytes, PAGE, &e)) {
         real_allocate = gpu->vk.vkAllocateMemory;
@@ -169,7 +200,7 @@ static void test_after(void **state)
     struct commands *const stream = &c;
     struct submission one = {.streams = &stream, .n_streams = 1, .wait_host = gpu->host_signalled + 1};
     static const uint8_t ones[4096] = {1, 1, 1, 1};
-    assert_true(upload_init(&u, gpu, RING, &e) && commands_init(&c, gpu, &e));
+    assert_true(upload_init(&u, gpu, NULL, RING, &e) && commands_init(&c, gpu, &e));
     check_upload(&u, 0, SIZE);
     memset(copy.mapped, 0, SIZE);
     commands_begin(&c, false);
@@ -188,10 +219,8 @@ static void test_after(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ring),
-        cmocka_unit_test(test_import),
-        cmocka_unit_test(test_refused_import),
-        cmocka_unit_test(test_after),
+        cmocka_unit_test(test_ring),           cmocka_unit_test(test_threads), cmocka_unit_test(test_import),
+        cmocka_unit_test(test_refused_import), cmocka_unit_test(test_after),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
