@@ -79,7 +79,8 @@ bool cache_file_write(const char *path, const char *magic, const void *bytes, si
     FILE *f = fopen(temporary, "wb");
     if (!f)
         return false;
-    const bool written = fwrite(&h, sizeof(h), 1, f) == 1 && fwrite(bytes, 1, size_bytes, f) == size_bytes;
+    const bool written = fwrite(&h, sizeof(h), 1, f) == 1 && fwrite(bytes, 1, size_bytes, f) == size_bytes &&
+                         fflush(f) == 0 && fsync(fileno(f)) == 0;
     if (fclose(f) == 0 && written && rename(temporary, path) == 0)
         return true;
     remove(temporary);

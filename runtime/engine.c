@@ -51,6 +51,7 @@ static bool open_model(struct sc_engine *engine, struct sc_error *e)
     if (!engine->gguf || !config_read(&engine->config, engine->gguf, e) ||
         !weights_init(&engine->weights, &engine->config, engine->gguf, e))
         return false;
+    hot_set_init(&engine->hot_set, engine->params.cache_dir, engine->gguf);
     engine->tokenizer = sc_tokenizer_create(engine->gguf, &engine->tokenizer_error);
     return check_context(engine, e);
 }
@@ -178,7 +179,7 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
     engine->is_placed = open_host(engine, e) && open_store(engine, e) &&
                         upload_init(&engine->upload, gpu, engine->pool, engine->placement.ring_bytes, e) &&
                         model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
-                                   engine->store, &engine->upload, p, e) &&
+                                   engine->store, &engine->hot_set, &engine->upload, p, e) &&
                         store_load(engine->store, p, e);
     if (engine->is_placed)
         import_files(engine);
@@ -243,6 +244,7 @@ static void log_placement(const struct sc_engine *engine)
         engine_log(engine, SC_LOG_INFO, "%u of %u experts fit, %.1f MB each: %s", p->n_slots, p->n_experts_total,
                    (double)p->slot_bytes / 1e6,
                    p->n_slots == p->n_experts_total ? "all stay on the device"
+                   : engine->model.was_hot          ? "those used most in earlier runs are on the device"
                                                     : "the others are uploaded when they are chosen");
     if (p->n_ram_slots)
         engine_log(engine, SC_LOG_INFO, "%u experts fit into RAM, %.1f MB: the others are read when they are chosen",
@@ -276,10 +278,22 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
     return engine;
 }
 
+/* For the next start, if there was anything to learn. */
+static void save_hot_set(const struct sc_engine *engine)
+{
+    const struct experts *x = &engine->model.experts;
+    if (!engine->is_placed || !engine->hot_set.path[0] || experts_fit(x) || x->n_hits + x->n_misses == 0)
+        return;
+    if (!hot_set_save(&engine->hot_set, &x->policy))
+        engine_log(engine, SC_LOG_WARNING, "which experts are used most could not be saved to %s",
+                   engine->hot_set.path);
+}
+
 void sc_engine_destroy(struct sc_engine *engine)
 {
     if (!engine)
         return;
+    save_hot_set(engine);
     struct sc_error e = {0};
     if (!routing_trace_destroy(engine->trace, &e))
         engine_log(engine, SC_LOG_WARNING, "the routing trace is not complete: %s", e.text);

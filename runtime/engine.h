@@ -20,6 +20,7 @@ struct sc_engine {
     struct upload upload;
     struct store *store;
     struct model model;
+    struct hot_set hot_set;
     struct cpu_pool *pool; /* NULL: the CPU computes no experts */
     struct rates rates;    /* measured where there is a pool, if has_rates */
     bool has_rates;

@@ -99,19 +99,18 @@ static bool upload_dense(struct model *m, const struct item *items, uint32_t n, 
     return ok;
 }
 
-static bool upload_experts(struct model *m, struct upload *u, const struct sc_engine_params *params, uint64_t total,
-                           uint64_t *done, struct sc_error *e)
+static bool upload_experts(struct model *m, const bool *chosen, struct upload *u, const struct sc_engine_params *params,
+                           uint64_t total, uint64_t *done, struct sc_error *e)
 {
     struct experts *x = &m->experts;
-    if (!experts_fit(x))
-        return true;
-    uint32_t ids[SC_MAX_EXPERTS];
-    for (uint32_t i = 0; i < x->n_experts; i++)
-        ids[i] = i;
     const uint64_t before = *done;
     for (uint32_t l = 0; l < x->n_layers; l++) {
-        experts_want(x, l, ids, x->n_experts);
-        if (!experts_require(x, u, l, ids, x->n_experts, false, e))
+        uint32_t ids[SC_MAX_EXPERTS], n_ids = 0;
+        for (uint32_t i = 0; i < x->n_experts; i++)
+            if (chosen[l * x->n_experts + i])
+                ids[n_ids++] = i;
+        experts_want(x, l, ids, n_ids);
+        if (!experts_require(x, u, l, ids, n_ids, false, e))
             return false;
         *done = before + x->uploaded_bytes;
         if (!report(params, *done, total, e))
@@ -122,48 +121,63 @@ static bool upload_experts(struct model *m, struct upload *u, const struct sc_en
 }
 
 static uint64_t bytes_to_load(const struct weights *w, const struct item *items, uint32_t n, const struct config *c,
-                              uint32_t n_slots)
+                              const bool *chosen)
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < n; i++)
         total += items[i].from->size_bytes;
-    if (c->n_experts && n_slots == c->n_layers * c->n_experts)
-        for (uint32_t l = 0; l < c->n_layers; l++)
-            for (uint32_t i = 0; i < c->n_experts; i++) {
-                const struct expert_weights *x = &w->layers[l].experts[i];
-                total += x->gate.size_bytes + x->up.size_bytes + x->down.size_bytes;
-            }
+    for (uint32_t i = 0; i < c->n_layers * c->n_experts; i++) {
+        const struct expert_weights *x = &w->layers[i / c->n_experts].experts[i % c->n_experts];
+        total += chosen[i] ? x->gate.size_bytes + x->up.size_bytes + x->down.size_bytes : 0;
+    }
     return total;
 }
 
-bool model_init(struct model *m, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
-                struct store *store, struct upload *u, const struct sc_engine_params *params, struct sc_error *e)
+/* All that goes to the device, in the file's order. */
+static bool load(struct model *m, const struct weights *w, const bool *chosen, struct upload *u,
+                 const struct sc_engine_params *params, struct sc_error *e)
 {
-    memset(m, 0, sizeof(*m));
-    m->config = c;
-    m->gpu = gpu;
-    m->layers = calloc(c->n_layers, sizeof(*m->layers));
-    if (!m->layers)
-        return sc_fail_memory(e, "the layers");
-    struct item *items = items_alloc(c, e);
+    struct item *items = items_alloc(m->config, e);
     if (!items)
         return false;
-    const uint32_t n = all_items(items, w, c, m);
-    const uint64_t total = bytes_to_load(w, items, n, c, n_slots);
+    const uint32_t n = all_items(items, w, m->config, m);
+    const uint64_t total = bytes_to_load(w, items, n, m->config, chosen);
     uint64_t done = 0;
     bool ok = upload_dense(m, items, n, u, params, total, &done, e);
     free(items);
     if (is_tied(w))
         m->output = m->token_embd;
-    if (ok && c->n_experts) {
-        ok = experts_init(&m->experts, gpu, w, c, n_slots, store, e) && upload_experts(m, u, params, total, &done, e);
-        for (uint32_t l = 0; l < c->n_layers && ok; l++) {
-            m->layers[l].gate = experts_tensor(&m->experts, l, 0);
-            m->layers[l].up = experts_tensor(&m->experts, l, 1);
-            m->layers[l].down = experts_tensor(&m->experts, l, 2);
-        }
+    return ok && (!m->config->n_experts || upload_experts(m, chosen, u, params, total, &done, e)) && upload_flush(u, e);
+}
+
+bool model_init(struct model *m, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
+                struct store *store, const struct hot_set *hot_set, struct upload *u,
+                const struct sc_engine_params *params, struct sc_error *e)
+{
+    memset(m, 0, sizeof(*m));
+    m->config = c;
+    m->gpu = gpu;
+    m->layers = calloc(c->n_layers, sizeof(*m->layers));
+    bool *chosen = calloc((size_t)c->n_layers * c->n_experts + 1, sizeof(*chosen));
+    if (!m->layers || !chosen) {
+        free(chosen);
+        return sc_fail_memory(e, "the layers");
     }
-    return ok && upload_flush(u, e);
+    bool ok = true;
+    if (c->n_experts) {
+        ok = experts_init(&m->experts, gpu, w, c, n_slots, store, e);
+        if (ok && !experts_fit(&m->experts))
+            m->was_hot = hot_set_restore(hot_set, &m->experts.policy);
+        ok = ok && policy_choose(&m->experts.policy, chosen, e);
+    }
+    ok = ok && load(m, w, chosen, u, params, e);
+    free(chosen);
+    for (uint32_t l = 0; l < c->n_layers && ok && c->n_experts; l++) {
+        m->layers[l].gate = experts_tensor(&m->experts, l, 0);
+        m->layers[l].up = experts_tensor(&m->experts, l, 1);
+        m->layers[l].down = experts_tensor(&m->experts, l, 2);
+    }
+    return ok;
 }
 
 void model_finish(struct model *m)

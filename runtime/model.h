@@ -5,6 +5,7 @@
 
 #include "config.h"
 #include "experts.h"
+#include "hot_set.h"
 #include "ops.h"
 #include "slabs.h"
 #include "upload.h"
@@ -28,6 +29,7 @@ struct model {
     struct layer *layers; /* (n_layers) */
     struct slabs slabs;   /* of the dense weights */
     struct experts experts;
+    bool was_hot; /* the slots were filled with the hot set of a run before */
 };
 
 /* Bytes that the dense weights take off the budget. */
@@ -35,12 +37,12 @@ bool model_dense_footprint(const struct weights *w, const struct config *c, uint
                            struct sc_error *e) SC_CHECK;
 
 /*
- * Uploads the dense weights, and the experts too if there is a slot for each. Borrows all it is given. `progress` as in
- * sc_engine_params.
+ * Uploads the dense weights, and experts into all slots: those that the hot set names, if there is one. Borrows all it
+ * is given. `progress` as in sc_engine_params.
  */
 bool model_init(struct model *m, struct gpu *gpu, const struct weights *w, const struct config *c, uint32_t n_slots,
-                struct store *store, struct upload *u, const struct sc_engine_params *params,
-                struct sc_error *e) SC_CHECK;
+                struct store *store, const struct hot_set *hot_set, struct upload *u,
+                const struct sc_engine_params *params, struct sc_error *e) SC_CHECK;
 void model_finish(struct model *m); /* accepts a zeroed struct; the device must be idle */
 
 #endif

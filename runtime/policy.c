@@ -58,8 +58,11 @@ static uint32_t least_valuable(const struct policy *p, bool is_open)
 {
     uint32_t best = POLICY_NONE;
     for (uint32_t i = 0; i < p->n_slots; i++)
-        if (p->open[i] == is_open && !p->held[i] && (best == POLICY_NONE || slot_value(p, i) < slot_value(p, best)))
+        if (p->open[i] == is_open && !p->held[i] && (best == POLICY_NONE || slot_value(p, i) < slot_value(p, best))) {
             best = i;
+            if (p->owner[i] == POLICY_NONE)
+                break; /* nothing is worth less */
+        }
     return best;
 }
 
@@ -111,6 +114,37 @@ bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot)
     if (p->n_promotions == 0 || value(p, best) < ADVANTAGE * slot_value(p, *slot))
         return false;
     p->n_promotions--;
+    return true;
+}
+
+struct candidate {
+    float value;
+    uint32_t rank; /* among equals: as many of each layer */
+    uint32_t index;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->value != y->value)
+        return x->value < y->value ? 1 : -1;
+    return x->rank < y->rank ? -1 : 1;
+}
+
+bool policy_choose(const struct policy *p, bool *chosen, struct sc_error *e)
+{
+    const uint32_t n = p->n_layers * p->n_experts;
+    struct candidate *candidates = malloc(n * sizeof(*candidates));
+    if (!candidates)
+        return sc_fail_memory(e, "the choice of experts");
+    for (uint32_t i = 0; i < n; i++)
+        candidates[i] =
+            (struct candidate){p->heat[i] > 0 ? value(p, i) : 0, i % p->n_experts * p->n_layers + i / p->n_experts, i};
+    qsort(candidates, n, sizeof(*candidates), by_value);
+    memset(chosen, 0, n * sizeof(*chosen));
+    for (uint32_t i = 0; i < p->n_slots && i < n; i++)
+        chosen[candidates[i].index] = true;
+    free(candidates);
     return true;
 }
 

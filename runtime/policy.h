@@ -53,6 +53,9 @@ uint32_t policy_n_open(const struct policy *p); /* slots that policy_victim may 
 /* An expert that has earned a slot, for which the CPU need not wait. False: none, or this token has moved enough. */
 bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot);
 
+/* Marks as many experts as there are slots, the most valuable ones: chosen (n_layers, n_experts). */
+bool policy_choose(const struct policy *p, bool *chosen, struct sc_error *e) SC_CHECK;
+
 /* The expert has the slot now, and who had it has none. */
 void policy_place(struct policy *p, uint32_t index, uint32_t slot);
 void policy_vacate(struct policy *p, uint32_t slot);

@@ -75,8 +75,13 @@ struct sc_engine_params {
     uint32_t n_batch; /* micro-batch: most tokens in one pass; 0: 512 */
     enum sc_kv_type kv_type;
     enum sc_cpu_experts cpu_experts;
-    uint32_t n_threads;        /* for experts on the CPU; 0: as many as the process may use */
-    const char *cache_dir;     /* for compiled pipelines; NULL: $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none */
+    uint32_t n_threads; /* for experts on the CPU; 0: as many as the process may use */
+    /*
+     * For what the next start may need: compiled pipelines, measured rates, and which experts were used most, with
+     * which a start begins that has no room for all. (So it begins otherwise than the first one did.) NULL:
+     * $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none.
+     */
+    const char *cache_dir;
     const char *routing_trace; /* NULL, or a file to write: what the routers choose, for tools/simulate-experts */
 
     /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the policy has learned of a model's experts, kept for the next start in the user's cache folder. A file that is
+ * missing, damaged or of another model is as good as none.
+ */
+#ifndef SCORIA_HOT_SET_H
+#define SCORIA_HOT_SET_H
+
+#include "cache_file.h"
+#include "gguf.h"
+#include "policy.h"
+
+struct hot_set {
+    uint64_t model;              /* hash of what the model's files say of themselves, and of its first router */
+    char path[CACHE_PATH_BYTES]; /* "": it is not kept */
+};
+
+/* cache_dir as in sc_engine_params. A header without weights keeps none. */
+void hot_set_init(struct hot_set *h, const char *cache_dir, const struct sc_gguf *g);
+
+/* The policy goes on where the one that was saved stopped. False, and the policy as it was, if there is none. */
+bool hot_set_restore(const struct hot_set *h, struct policy *p);
+
+/* False if it could not be written. */
+bool hot_set_save(const struct hot_set *h, const struct policy *p);
+
+#endif
