@@ -80,16 +80,20 @@ static bool open_host(struct sc_engine *engine, struct sc_error *e)
     return engine->has_rates || failure.code != SC_DEVICE_LOST || sc_fail(e, failure.code, "%s", failure.text);
 }
 
+static struct expert_cost cost_of(const struct sc_engine *engine)
+{
+    const struct sc_placement *p = &engine->placement;
+    return expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
+}
+
 /* Chooses who computes the experts of single tokens and small batches. */
 static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
 {
-    const struct sc_placement *p = &engine->placement;
     const uint32_t most = session_host_tokens(engine->params.n_batch);
     engine->path = PATH_DEVICE;
     if (!wants_host(engine))
         return true;
-    struct expert_cost cost =
-        expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
+    struct expert_cost cost = cost_of(engine);
     if (engine->upload.n_imports)
         cost.upload = engine->rates.transfer;
     engine->path = engine->params.cpu_experts == SC_CPU_ALL ? PATH_HOST
@@ -168,6 +172,16 @@ static void unplace(struct sc_engine *engine)
     engine->is_placed = false;
 }
 
+/* Where prompts wait for uploads, larger micro-batches wait less often. */
+static void fit_batch(struct sc_engine *engine)
+{
+    if (engine->wished_batch || !engine->has_rates)
+        return;
+    const struct expert_cost cost = cost_of(engine);
+    placement_enlarge_batch(&engine->placement, &engine->params, &engine->weights, &engine->config, &engine->gpu->info,
+                            expert_cost_batch(&cost));
+}
+
 bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
 {
     struct sc_engine_params *p = &engine->params;
@@ -176,7 +190,10 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
     if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &gpu->info, e))
         return false;
     gpu->budget_bytes = budget_bytes;
-    engine->is_placed = open_host(engine, e) && open_store(engine, e) &&
+    if (!open_host(engine, e))
+        return false;
+    fit_batch(engine);
+    engine->is_placed = open_store(engine, e) &&
                         upload_init(&engine->upload, gpu, engine->pool, engine->placement.ring_bytes, e) &&
                         model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
                                    engine->store, &engine->hot_set, &engine->upload, p, e) &&

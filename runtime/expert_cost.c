@@ -121,3 +121,11 @@ uint32_t expert_cost_host_tokens(const struct expert_cost *c, enum expert_path p
         n++;
     return n;
 }
+
+double expert_cost_batch(const struct expert_cost *c)
+{
+    static const double longest_seconds = 0.5; /* drivers kill what runs for 2 s */
+    const double upload = c->n_experts * (1 - c->resident) * c->bytes / c->upload;
+    const double one_token = c->n_used * c->flops / c->rates->device_batch;
+    return fmin(upload, longest_seconds) / one_token;
+}

@@ -38,6 +38,12 @@ enum expert_path expert_cost_path(const struct expert_cost *cost);
 /* The largest n <= most up to which the path is no dearer than PATH_DEVICE; at least 1. */
 uint32_t expert_cost_host_tokens(const struct expert_cost *cost, enum expert_path path, uint32_t most);
 
+/*
+ * The micro-batch from which on a long prompt is bound by the device and no longer by the upload of the experts that it
+ * does not hold, as far as a layer's kernels take at most half a second; 0 if the device holds all.
+ */
+double expert_cost_batch(const struct expert_cost *cost);
+
 /* So many tokens choose nearly all experts of a layer: it pays to upload them before the router has chosen. */
 bool expert_cost_upload_ahead(const struct config *c, uint32_t n);
 

@@ -71,6 +71,12 @@ static bool fill(struct sc_placement *p, struct sc_error *e)
     return fill_slots(p, e);
 }
 
+/* The activations leave the budget to the weights. */
+static bool leaves_room(const struct sc_placement *p)
+{
+    return p->activation_bytes <= p->budget_bytes / 8;
+}
+
 bool placement_make(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
                     const struct config *c, uint64_t budget_bytes, const struct sc_device_info *device,
                     struct sc_error *e)
@@ -90,8 +96,7 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
         if (fits && !fill(&p, e))
             return false;
         const bool resident = fits && p.n_slots == p.n_experts_total;
-        if (params->n_batch || n_batch / 2 < MIN_BATCH ||
-            (fits && (resident || p.activation_bytes <= budget_bytes / 8)))
+        if (params->n_batch || n_batch / 2 < MIN_BATCH || (fits && (resident || leaves_room(&p))))
             break;
     }
     *placement = p;
@@ -105,4 +110,20 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
                        (double)p.expert_bytes / 1e6, (double)budget_bytes / 1e6);
     params->n_batch = n_batch;
     return true;
+}
+
+void placement_enlarge_batch(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
+                             const struct config *c, const struct sc_device_info *device, double wanted)
+{
+    while (2 * params->n_batch <= wanted && 2 * params->n_batch <= params->n_ctx && 2 * params->n_batch <= MOST_BATCH) {
+        struct sc_engine_params larger_params = *params;
+        struct sc_placement larger;
+        struct sc_error ignored = {0};
+        larger_params.n_batch *= 2;
+        if (!placement_make(&larger, &larger_params, w, c, placement->budget_bytes, device, &ignored) ||
+            !leaves_room(&larger))
+            return;
+        *params = larger_params;
+        *placement = larger;
+    }
 }

@@ -15,6 +15,13 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
                     const struct config *c, uint64_t budget_bytes, const struct sc_device_info *device,
                     struct sc_error *e) SC_CHECK;
 
+/*
+ * Enlarges the micro-batch that placement_make chose towards `wanted` tokens, a power of two times what it is, as far
+ * as the activations leave the budget to the experts. For models whose prompts wait for uploads.
+ */
+void placement_enlarge_batch(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
+                             const struct config *c, const struct sc_device_info *device, double wanted);
+
 /* What the placement takes of its budget. */
 uint64_t placement_used_bytes(const struct sc_placement *p);
 

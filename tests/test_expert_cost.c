@@ -126,13 +126,25 @@ static void test_host_tokens(void **state)
     assert_int_equal(expert_cost_host_tokens(&c, PATH_HOST, 64), 64);
 }
 
+/* Uploads of half of the experts, 4 of 99 MB a layer, take as long as some 470 tokens. */
+static void test_batch(void **state)
+{
+    (void)state;
+    struct rates r = machine(DESKTOP);
+    const struct expert_cost half = mixtral(&r, 0.5), all = mixtral(&r, 1);
+    const double tokens = 4 * half.bytes / 24e9 / (2 * half.flops / 20e12);
+    expect_seconds(expert_cost_batch(&half), tokens, "batch");
+    assert_in_range((uint64_t)tokens, 400, 600);
+    assert_true(expert_cost_batch(&all) == 0);
+    r.device_batch = 0.02e12; /* a small GPU must not be given more than it computes in time */
+    expect_seconds(expert_cost_batch(&half), tokens / 1000, "batch of a small GPU");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_hand),
-        cmocka_unit_test(test_slower_together),
-        cmocka_unit_test(test_path),
-        cmocka_unit_test(test_host_tokens),
+        cmocka_unit_test(test_by_hand),     cmocka_unit_test(test_slower_together), cmocka_unit_test(test_path),
+        cmocka_unit_test(test_host_tokens), cmocka_unit_test(test_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine.h"
+#include "placement.h"
 #include "trial.h"
 
 enum { N_TOKENS = 40, N_BATCH = 32 };
@@ -98,6 +99,31 @@ static void test_budgets(void **state)
         finish(session, engine);
     }
     assert_int_equal(n_slots_before, 16);
+}
+
+/* A larger micro-batch costs slots; it never outgrows the context, the wish, or an eighth of the budget. */
+static void test_larger_batch(void **state)
+{
+    (void)state;
+    struct sc_engine *engine = engine_of(0);
+    const uint64_t least = minimum_bytes();
+    for (uint64_t budget = least; budget < 4 * least; budget += least / 4)
+        for (double wanted = 0; wanted < 100; wanted += 24) {
+            struct sc_engine_params params = engine->params;
+            struct sc_placement before, after;
+            struct sc_error e = {0};
+            params.n_batch = 4;
+            assert_true(
+                placement_make(&before, &params, &engine->weights, &engine->config, budget, &engine->gpu->info, &e));
+            after = before;
+            placement_enlarge_batch(&after, &params, &engine->weights, &engine->config, &engine->gpu->info, wanted);
+            assert_true(params.n_batch == 4 || params.n_batch <= wanted);
+            assert_true(params.n_batch <= N_TOKENS);
+            assert_true(after.n_slots <= before.n_slots && placement_used_bytes(&after) <= budget);
+            assert_true(params.n_batch == 4 || after.activation_bytes <= budget / 8);
+            assert_true(params.n_batch == 32 || wanted < 32 || budget < 2 * least);
+        }
+    sc_engine_destroy(engine);
 }
 
 /* Experts that the upload ring, 1 MiB at the least budget, cannot take at once: its halves are filled again and again.
@@ -376,15 +402,11 @@ static void test_wrong_params(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budgets),
-        cmocka_unit_test(test_large_experts),
-        cmocka_unit_test(test_budget_too_small),
-        cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_wrong_tokens),
-        cmocka_unit_test(test_some_logits),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_two_sessions),
-        cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_budgets),       cmocka_unit_test(test_larger_batch),
+        cmocka_unit_test(test_large_experts), cmocka_unit_test(test_budget_too_small),
+        cmocka_unit_test(test_equal_bits),    cmocka_unit_test(test_wrong_tokens),
+        cmocka_unit_test(test_some_logits),   cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_two_sessions),  cmocka_unit_test(test_stats),
         cmocka_unit_test(test_wrong_params),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
