@@ -279,12 +279,14 @@ bool sc_gguf_lock(const struct sc_gguf *g, size_t file)
 
 void sc_gguf_prefetch(const struct sc_gguf *g, size_t file, uint64_t offset, uint64_t size_bytes)
 {
-    mapping_prefetch(&g->parts[file].map, offset, size_bytes);
+    if (!g->is_header)
+        mapping_prefetch(&g->parts[file].map, offset, size_bytes);
 }
 
 void sc_gguf_forget(const struct sc_gguf *g, size_t file, uint64_t offset, uint64_t size_bytes)
 {
-    mapping_forget(&g->parts[file].map, offset, size_bytes);
+    if (!g->is_header)
+        mapping_forget(&g->parts[file].map, offset, size_bytes);
 }
 
 size_t sc_gguf_n_values(const struct sc_gguf *g)

@@ -40,7 +40,7 @@ bool store_place(struct sc_placement *placement, struct store_params *params, co
     placement->n_ram_slots = params->n_ram_slots = 0;
     placement->ram_bytes = 0;
     params->is_short = params->fills = false;
-    if (!n_total)
+    if (!n_total || sc_gguf_is_header(params->gguf)) /* made-up weights are in RAM or nowhere */
         return true;
     const uint64_t slot_bytes = ram_pool_slot_bytes(params->weights, c);
     const uint64_t room = (available_bytes - available_bytes / 8) / slot_bytes; /* an eighth is left to others */
