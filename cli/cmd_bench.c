@@ -12,6 +12,7 @@
 #include "scoria.h"
 #include "table.h"
 #include "terminal.h"
+#include "tiers.h"
 
 enum {
     COLUMN_MODEL,
@@ -21,12 +22,18 @@ enum {
     COLUMN_TEST,
     COLUMN_SPEED,
     COLUMN_BANDWIDTH,
+    COLUMN_VRAM,
+    COLUMN_RAM,
+    COLUMN_DISK,
+    COLUMN_BOUND,
     N_COLUMNS
 };
 enum { CELL_SIZE = 300 };
 
 struct bench {
     const struct options *o;
+    struct sc_plan plan;
+    bool has_plan;
     struct sc_engine *engine;
     struct sc_session *session;
     sc_token *tokens; /* any will do: as many as the longest test has */
@@ -84,6 +91,30 @@ static double gigabytes(const struct bench *b, double tokens_per_second)
     return (double)sc_engine_token_bytes(b->engine) * tokens_per_second * 1e-9;
 }
 
+/* False for prompts too: what they read depends on which experts they take. */
+static bool measure_tiers(const struct bench *b, const struct result *r, struct tiers *t)
+{
+    struct sc_stats s;
+
+    sc_session_stats(b->session, &s);
+    return !r->is_prompt && b->has_plan && tiers_of(t, &b->plan, &s);
+}
+
+static void fill_tiers(const struct bench *b, const struct result *r, char cells[N_COLUMNS][CELL_SIZE])
+{
+    const char *format = b->format == FORMAT_CSV ? "%.6g" : "%.2f";
+    struct tiers t;
+
+    for (int c = COLUMN_VRAM; c <= COLUMN_BOUND; c++)
+        cells[c][0] = 0;
+    if (!measure_tiers(b, r, &t))
+        return;
+    snprintf(cells[COLUMN_VRAM], CELL_SIZE, format, t.vram * 1e-9);
+    snprintf(cells[COLUMN_RAM], CELL_SIZE, format, t.ram * 1e-9);
+    snprintf(cells[COLUMN_DISK], CELL_SIZE, format, t.disk * 1e-9);
+    snprintf(cells[COLUMN_BOUND], CELL_SIZE, b->format == FORMAT_CSV ? "%.4g" : "%.0f", 100 * t.bound);
+}
+
 static void fill(const struct bench *b, const struct result *r, char cells[N_COLUMNS][CELL_SIZE])
 {
     struct sc_gguf_string name = engine_model_name(b->engine);
@@ -110,6 +141,7 @@ static void fill(const struct bench *b, const struct result *r, char cells[N_COL
     }
     /* how much a prompt reads depends on which experts it takes: no honest number */
     snprintf(cells[COLUMN_BANDWIDTH], CELL_SIZE, r->is_prompt ? "" : is_csv ? "%.6g" : "%.2f", gigabytes(b, mean));
+    fill_tiers(b, r, cells);
 }
 
 static json_t *to_json(const struct bench *b, const struct result *r)
@@ -118,6 +150,7 @@ static json_t *to_json(const struct bench *b, const struct result *r)
     const struct sc_device_info *device = sc_engine_device(b->engine);
     const struct sc_placement *p = sc_engine_placement(b->engine);
     struct sc_stats s;
+    struct tiers t;
     json_t *samples = json_array();
     double mean, deviation;
 
@@ -141,6 +174,15 @@ static json_t *to_json(const struct bench *b, const struct result *r)
     json_put(result, "stddev_ts", json_number(deviation));
     json_put(result, "samples_ts", samples);
     json_put(result, "gb_per_s", r->is_prompt ? json_null() : json_number(gigabytes(b, mean)));
+    const bool has_tiers = measure_tiers(b, r, &t);
+    json_put(result, "vram_gb_per_s", has_tiers ? json_number(t.vram * 1e-9) : json_null());
+    json_put(result, "ram_gb_per_s", has_tiers ? json_number(t.ram * 1e-9) : json_null());
+    json_put(result, "disk_gb_per_s", has_tiers ? json_number(t.disk * 1e-9) : json_null());
+    json_put(result, "bound_percent", has_tiers ? json_number(100 * t.bound) : json_null());
+    json_put(result, "synthetic_bytes", json_count(sc_engine_synthetic_bytes(b->engine)));
+    json_put(result, "uploaded_bytes", json_count(s.uploaded_bytes));
+    json_put(result, "disk_bytes", json_count(s.disk_bytes));
+    json_put(result, "budget_bytes", json_count(p->budget_bytes));
     json_put(result, "expert_hits", json_count(s.expert_hits));
     json_put(result, "expert_misses", json_count(s.expert_misses));
     json_put(result, "expert_host_runs", json_count(s.expert_host_runs));
@@ -209,7 +251,7 @@ static bool prepare(struct bench *b, size_t longest, struct sc_error *e)
 /* The tokens that the context may hold: no test that the user did not ask for is longer. */
 static bool read_context(const struct options *o, uint64_t *out, struct sc_error *e)
 {
-    struct sc_gguf *g = sc_gguf_open(o->model, e);
+    struct sc_gguf *g = o->synthetic ? sc_gguf_open_header(o->model, e) : sc_gguf_open(o->model, e);
     uint64_t value;
 
     if (!g)
@@ -246,6 +288,16 @@ static size_t longest_of(const struct integers *lengths, size_t longest)
     return longest;
 }
 
+static void note_synthetic(const struct sc_engine *engine)
+{
+    uint64_t has = sc_engine_synthetic_bytes(engine), all = sc_gguf_size_bytes(sc_engine_gguf(engine));
+    char size[32], memory[32];
+
+    terminal_note("the %s of weights are made up, in %s of memory%s", number_bytes(size, all),
+                  number_bytes(memory, has),
+                  has < all - all / 100 ? ": experts share it, so caches may flatter the speed" : "");
+}
+
 static int run(const struct options *o)
 {
     int64_t prompt_default = 512, generate_default = 128;
@@ -263,7 +315,11 @@ static int run(const struct options *o)
                     [COLUMN_DEVICE] = {"device", 0, false},
                     [COLUMN_TEST] = {"test", 7, true},
                     [COLUMN_SPEED] = {"t/s", 16, true},
-                    [COLUMN_BANDWIDTH] = {"GB/s", 7, true}},
+                    [COLUMN_BANDWIDTH] = {"GB/s", 7, true},
+                    [COLUMN_VRAM] = {"VRAM", 7, true},
+                    [COLUMN_RAM] = {"RAM", 7, true},
+                    [COLUMN_DISK] = {"disk", 5, true},
+                    [COLUMN_BOUND] = {"% bound", 0, true}},
     };
     struct sc_error e = {0};
     size_t n_tests = count_tests(&prompt) + count_tests(&generate);
@@ -284,7 +340,14 @@ static int run(const struct options *o)
     }
     b.n_total = n_tests * ((size_t)o->repetitions + !o->no_warmup);
     b.list = json_array();
+    if (count_tests(&generate)) { /* what is wrong with the model is the engine's to say */
+        const struct sc_engine_params params = engine_params(o, (uint32_t)longest);
+        struct sc_error ignored = {0};
+        b.has_plan = sc_plan_make(&b.plan, &params, &ignored);
+    }
     b.engine = engine_open(o, (uint32_t)longest, &e);
+    if (b.engine && sc_engine_synthetic_bytes(b.engine))
+        note_synthetic(b.engine);
     if (b.engine && prepare(&b, longest, &e))
         ok = measure(&b, true, &prompt, &e) && measure(&b, false, &generate, &e);
     terminal_clear();
@@ -301,18 +364,22 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,  OPTION_BENCH_PROMPT,  OPTION_BENCH_GENERATE, OPTION_REPETITIONS, OPTION_NO_WARMUP,
-    OPTION_FORMAT, OPTION_BENCH_CONTEXT, OPTIONS_ENGINE,        OPTION_LOG_LEVEL,   OPTION_JSON,
+    OPTION_MODEL,     OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_REPETITIONS,
+    OPTION_NO_WARMUP, OPTION_FORMAT,       OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,
+    OPTIONS_ENGINE,   OPTION_LOG_LEVEL,    OPTION_JSON,
 };
 
 const struct command command_bench = {
     .name = "bench",
     .summary = "measure the speed of prefill (pp) and generation (tg)",
-    .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [FLAGS]",
+    .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS]",
     .details =
         "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
-        "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s. The default tests are\n"
-        "shorter where the context is.\n",
+        "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s; VRAM, RAM and disk "
+        "are\n"
+        "its parts, of which RAM also counts what is uploaded. % bound: the time that plain reading at the measured\n"
+        "rates of the machine would take, of the time that it took. The default tests are shorter where the context "
+        "is.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

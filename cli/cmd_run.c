@@ -76,7 +76,7 @@ static void print_json(struct run *r, const struct generation *g, const struct s
     json_put(object, "device", json_word(sc_engine_device(r->engine)->name));
     json_put(object, "timings", timings);
     json_put(object, "stats", report_stats(s));
-    json_put(object, "placement", report_placement(r->engine));
+    json_put(object, "placement", report_placement(sc_engine_placement(r->engine)));
     output_json(object);
 }
 

@@ -21,6 +21,7 @@ struct command {
 extern const struct command command_run;
 extern const struct command command_chat;
 extern const struct command command_bench;
+extern const struct command command_plan;
 extern const struct command command_devices;
 extern const struct command command_inspect;
 extern const struct command command_tokenize;

@@ -30,18 +30,18 @@ static bool show_progress(void *user, enum sc_phase phase, uint64_t done, uint64
     return !interrupt_requested();
 }
 
-struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, struct sc_error *e)
+struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wanted)
 {
     int64_t n_batch = o->ubatch; /* 0: the default of 512 */
 
     if (o->batch && o->batch < (n_batch ? n_batch : 512))
         n_batch = o->batch;
-
-    struct sc_engine_params params = {
+    return (struct sc_engine_params){
         .model_path = o->model,
         .device = o->device,
         .vram_bytes = o->vram_bytes,
         .ram_bytes = o->ram_bytes,
+        .synthetic = o->synthetic,
         .no_mmap = o->no_mmap,
         .mlock = o->mlock,
         .n_ctx = o->context ? (uint32_t)o->context : n_ctx_wanted,
@@ -54,6 +54,12 @@ struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, st
         .progress = show_progress,
         .user = (void *)o,
     };
+}
+
+struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, struct sc_error *e)
+{
+    struct sc_engine_params params = engine_params(o, n_ctx_wanted);
+
     interrupt_catch();
     struct sc_engine *engine = sc_engine_create(&params, e);
     terminal_clear();

@@ -6,6 +6,9 @@
 #include "options.h"
 #include "scoria.h"
 
+/* What the flags say; see engine_open. Borrows from the options. */
+struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wanted);
+
 /*
  * n_ctx_wanted: the least context that the command needs, where the user gave none (0: no wish). Catches Ctrl-C, which
  * cancels loading and prefill.

@@ -10,7 +10,8 @@
 #include "terminal.h"
 
 static const struct command *const commands[] = {
-    &command_run, &command_chat, &command_bench, &command_devices, &command_inspect, &command_tokenize, &command_logits,
+    &command_run,     &command_chat,    &command_plan,     &command_bench,
+    &command_devices, &command_inspect, &command_tokenize, &command_logits,
 };
 
 static void print_help(void)

@@ -62,6 +62,8 @@ static const struct option rows[N_OPTIONS] = {
     INTEGER(OPTION_REPETITIONS, "-r --repetitions", "N", repetitions, 1, 1000, "measure each test N times (default 5)"),
     SWITCH(OPTION_NO_WARMUP, "--no-warmup", no_warmup, "do not run each test once before measuring"),
     CHOICE(OPTION_FORMAT, "-o --output", "md|csv|json", format, "how the table is written (default md)"),
+    SWITCH(OPTION_SYNTHETIC, "--synthetic", synthetic,
+           "make the weights up: the file needs no more than its\nheader; --ram bounds the memory that they take"),
     SWITCH(OPTION_IDS, "--ids", ids, "print nothing but the ids"),
     SWITCH(OPTION_DECODE_IDS, "--decode", decode, "the other way: from ids to text"),
     SWITCH(OPTION_NO_BOS, "--no-bos", no_bos, "do not begin with the model's begin-of-text token"),

@@ -36,6 +36,7 @@ enum option_id {
     OPTION_REPETITIONS,
     OPTION_NO_WARMUP,
     OPTION_FORMAT,
+    OPTION_SYNTHETIC,
     OPTION_IDS,
     OPTION_DECODE_IDS,
     OPTION_NO_BOS,
@@ -80,7 +81,7 @@ struct options {
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t vram_bytes, ram_bytes;         /* 0: not given */
     int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, sc_cpu_experts, sc_log_level, option_format */
-    bool no_mmap, mlock;
+    bool no_mmap, mlock, synthetic;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, tokens;

@@ -91,9 +91,8 @@ json_t *report_stats(const struct sc_stats *s)
     return stats;
 }
 
-json_t *report_placement(const struct sc_engine *engine)
+json_t *report_placement(const struct sc_placement *p)
 {
-    const struct sc_placement *p = sc_engine_placement(engine);
     json_t *placement = json_object();
 
     json_put(placement, "budget_bytes", json_count(p->budget_bytes));

@@ -13,6 +13,6 @@ void report_print(const struct sc_engine *engine, const struct sc_stats *s);
 /* Objects: "timings", "stats", "placement", "device". */
 json_t *report_timings(const struct sc_engine *engine, const struct sc_stats *s);
 json_t *report_stats(const struct sc_stats *s);
-json_t *report_placement(const struct sc_engine *engine);
+json_t *report_placement(const struct sc_placement *p);
 
 #endif

@@ -63,13 +63,3 @@ double bound_both(const struct token_work *w, const struct links *l, double hit_
     }
     return dense_seconds(w, l) + w->n_layers * (layer + l->round_trip);
 }
-
-double bound_batch_streaming(const struct batch_work *w, double device_flops, double upload)
-{
-    return w->n_layers * fmax((w->dense_flop + w->expert_flop) / device_flops, w->missing_bytes / upload);
-}
-
-double bound_batch_host(const struct batch_work *w, double device_flops, double host_flops)
-{
-    return w->n_layers * (w->dense_flop / device_flops + w->expert_flop / host_flops);
-}

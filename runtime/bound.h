@@ -34,16 +34,4 @@ double bound_uploading(const struct token_work *w, const struct links *l, double
 double bound_both(const struct token_work *w, const struct links *l, double hit_rate);
 double bound_host(const struct token_work *w, const struct links *l);
 
-/* A prompt's micro-batch. */
-struct batch_work {
-    uint32_t n_layers, n_tokens;
-    double missing_bytes;           /* of a layer's experts, that are not on the device */
-    double dense_flop, expert_flop; /* of a layer, for all tokens */
-};
-
-/* Seconds of a micro-batch: each layer's missing experts come to the device while it computes; or the CPU computes all
-   experts. FLOP/s. */
-double bound_batch_streaming(const struct batch_work *w, double device_flops, double upload);
-double bound_batch_host(const struct batch_work *w, double device_flops, double host_flops);
-
 #endif

@@ -12,6 +12,7 @@
 #include "routing_trace.h"
 
 static const uint32_t DEFAULT_CONTEXT = 4096;
+static const uint64_t MIN_SYNTHETIC_BYTES = 512 << 20; /* more than caches hold */
 
 void engine_log(const struct sc_engine *engine, enum sc_log_level level, const char *format, ...)
 {
@@ -26,8 +27,11 @@ void engine_log(const struct sc_engine *engine, enum sc_log_level level, const c
 }
 
 /* Going over what the driver grants makes it spill silently, 2 to 5 times slower: stay below. */
-static uint64_t own_budget(const struct gpu *gpu)
+uint64_t engine_budget(const struct sc_engine *engine)
 {
+    if (engine->params.vram_bytes)
+        return engine->params.vram_bytes;
+    const struct gpu *gpu = engine->gpu;
     const uint64_t free_bytes = gpu_free_bytes(gpu), least = 256u << 20;
     const uint64_t reserve = free_bytes / 16 > least ? free_bytes / 16 : least;
     return free_bytes > 2 * reserve ? free_bytes - reserve : free_bytes / 2;
@@ -45,15 +49,46 @@ static bool check_context(struct sc_engine *engine, struct sc_error *e)
     return true;
 }
 
-static bool open_model(struct sc_engine *engine, struct sc_error *e)
+bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_error *e)
 {
-    engine->gguf = sc_gguf_open(engine->params.model_path, e);
+    const char *path = engine->params.model_path;
+    engine->gguf = header_only ? sc_gguf_open_header(path, e) : sc_gguf_open(path, e);
     if (!engine->gguf || !config_read(&engine->config, engine->gguf, e) ||
         !weights_init(&engine->weights, &engine->config, engine->gguf, e))
         return false;
     hot_set_init(&engine->hot_set, engine->params.cache_dir, engine->gguf);
     engine->tokenizer = sc_tokenizer_create(engine->gguf, &engine->tokenizer_error);
     return check_context(engine, e);
+}
+
+static bool show_fabrication(void *user, uint64_t done, uint64_t total)
+{
+    const struct sc_engine_params *p = user;
+    return !p->progress || p->progress(p->user, SC_PHASE_LOAD, done, total);
+}
+
+static bool device_shares_ram(const struct sc_engine *engine)
+{
+    return engine->gpu->info.kind == SC_DEVICE_INTEGRATED || engine->gpu->info.kind == SC_DEVICE_CPU;
+}
+
+/* Weights for a header: as much distinct memory as RAM has free beside what a device takes that has none of its own. */
+static bool fabricate(struct sc_engine *engine, struct sc_error *e)
+{
+    struct sc_engine_params *p = &engine->params;
+    if (!p->synthetic)
+        return true;
+    const uint64_t size_bytes = sc_gguf_size_bytes(engine->gguf), budget = engine_budget(engine);
+    const uint64_t taken = !device_shares_ram(engine) ? 0 : budget < size_bytes ? budget : size_bytes;
+    const uint64_t available = ram_available() / 8 * 7, own = taken < available ? available - taken : 0;
+    const uint64_t most = p->ram_bytes ? p->ram_bytes : own > MIN_SYNTHETIC_BYTES ? own : MIN_SYNTHETIC_BYTES;
+    if (!sc_gguf_fabricate(engine->gguf, most, p->n_threads ? p->n_threads : cpu_count(), show_fabrication, p,
+                           &engine->synthetic_bytes, e))
+        return false;
+    engine_log(engine, SC_LOG_INFO, "the model's %.1f GB of weights are made up, in %.1f GB of memory%s",
+               (double)size_bytes / 1e9, (double)engine->synthetic_bytes / 1e9,
+               most < size_bytes ? ": experts share it, and caches may seem better than they are" : "");
+    return true;
 }
 
 /* The CPU has a part in it where there are experts that the device cannot hold, or where that is wished. */
@@ -122,15 +157,17 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
 {
     const struct sc_engine_params *p = &engine->params;
     struct sc_placement *placement = &engine->placement;
-    const enum sc_device_kind kind = engine->gpu->info.kind;
-    const bool shares_ram = kind == SC_DEVICE_INTEGRATED || kind == SC_DEVICE_CPU;
-    const uint64_t available = ram_available(), taken = shares_ram ? placement_used_bytes(placement) : 0;
+    const uint64_t taken = device_shares_ram(engine) ? placement_used_bytes(placement) : 0;
+    const uint64_t available = p->synthetic ? UINT64_MAX : ram_available(); /* made-up weights are in RAM already */
+    struct sc_engine_params wishes = *p;
+    if (p->synthetic)
+        wishes.ram_bytes = 0, wishes.no_mmap = false;
     struct store_params params = {.gguf = engine->gguf,
                                   .weights = &engine->weights,
                                   .config = &engine->config,
                                   .device = &engine->model.experts.policy,
                                   .lock = p->mlock};
-    if (!store_place(placement, &params, p, taken < available ? available - taken : 0, e))
+    if (!store_place(placement, &params, &wishes, taken < available ? available - taken : 0, e))
         return false;
     engine->store = store_create(&params, e);
     if (engine->store && p->mlock && !store_is_locked(engine->store))
@@ -246,8 +283,8 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
                    "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
                    gpu->info.name);
     struct sc_error failure = {0};
-    return engine_place(engine, p->vram_bytes ? p->vram_bytes : own_budget(gpu), &failure) ||
-           engine_step_down(engine, &failure, e);
+    return fabricate(engine, e) &&
+           (engine_place(engine, engine_budget(engine), &failure) || engine_step_down(engine, &failure, e));
 }
 
 static void log_placement(const struct sc_engine *engine)
@@ -271,20 +308,26 @@ static void log_placement(const struct sc_engine *engine)
                    engine->path == PATH_HOST ? "all experts" : "the experts that do not fit", engine->n_host_tokens);
 }
 
-struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e)
+struct sc_engine *engine_new(const struct sc_engine_params *params, struct sc_error *e)
 {
-    if (!params->model_path) {
+    struct sc_engine *engine = params->model_path ? calloc(1, sizeof(*engine)) : NULL;
+    if (!params->model_path)
         sc_fail(e, SC_INVALID_ARGUMENT, "no model was named");
-        return NULL;
-    }
-    struct sc_engine *engine = calloc(1, sizeof(*engine));
-    if (!engine) {
+    else if (!engine)
         sc_fail_memory(e, "the engine");
+    if (!engine)
         return NULL;
-    }
     engine->params = *params;
     engine->wished_batch = params->n_batch;
-    if (!open_model(engine, e) || !open_device(engine, e) || !open_trace(engine, e) ||
+    return engine;
+}
+
+struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct sc_error *e)
+{
+    struct sc_engine *engine = engine_new(params, e);
+    if (!engine)
+        return NULL;
+    if (!engine_open_model(engine, params->synthetic, e) || !open_device(engine, e) || !open_trace(engine, e) ||
         !sc_gguf_check(engine->gguf, e)) {
         sc_engine_destroy(engine);
         return NULL;
@@ -382,6 +425,11 @@ static uint64_t bytes_of(const struct weight *w)
 static uint64_t parameters_of(const struct weight *w)
 {
     return (uint64_t)w->rows * w->cols;
+}
+
+uint64_t sc_engine_synthetic_bytes(const struct sc_engine *engine)
+{
+    return engine->synthetic_bytes;
 }
 
 uint64_t sc_engine_token_bytes(const struct sc_engine *engine)

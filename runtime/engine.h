@@ -29,10 +29,20 @@ struct sc_engine {
     uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
     struct routing_trace *trace; /* NULL: nobody asked for one */
     struct sc_placement placement;
-    uint32_t wished_batch; /* of the caller's params; 0: none */
-    bool is_placed;        /* upload, model and what follows from them are there */
+    uint64_t synthetic_bytes; /* of distinct memory that made-up weights lie in; 0: they are the file's */
+    uint32_t wished_batch;    /* of the caller's params; 0: none */
+    bool is_placed;           /* upload, model and what follows from them are there */
     uint32_t n_sessions;
 };
+
+/* With the params and nothing else; sc_engine_destroy takes it in any state. */
+struct sc_engine *engine_new(const struct sc_engine_params *params, struct sc_error *e) SC_CHECK;
+
+/* The model's file and what follows from it. header_only: see sc_gguf_open_header. */
+bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_error *e) SC_CHECK;
+
+/* The caller's bound of device memory, or what the device has free, less a reserve. */
+uint64_t engine_budget(const struct sc_engine *engine);
 
 /* Puts the model on the device, within the budget. */
 bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;

@@ -67,11 +67,12 @@ struct sc_engine_params {
     const char *model_path;
     const char *device;  /* NULL: the best; an index, or a part of one device's name (any case) */
     uint64_t vram_bytes; /* bound of everything allocated on the device; 0: what it has free, less a reserve */
-    uint64_t
-        ram_bytes;  /* bound of the experts that are kept in RAM, which Scoria then reads itself; 0: as RAM has room */
-    bool no_mmap;   /* read the experts into RAM instead of mapping the file */
-    bool mlock;     /* let nothing of what is in RAM be moved out; a warning where the system does not allow it */
-    uint32_t n_ctx; /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
+    /* bound of the experts that are kept in RAM, which Scoria then reads itself; 0: as RAM has room */
+    uint64_t ram_bytes;
+    bool synthetic;   /* the weights are made up: the file may end after its header. ram_bytes bounds their memory. */
+    bool no_mmap;     /* read the experts into RAM instead of mapping the file */
+    bool mlock;       /* let nothing of what is in RAM be moved out; a warning where the system does not allow it */
+    uint32_t n_ctx;   /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
     uint32_t n_batch; /* micro-batch: most tokens in one pass; 0: 512 */
     enum sc_kv_type kv_type;
     enum sc_cpu_experts cpu_experts;
@@ -120,6 +121,10 @@ const struct sc_placement *sc_engine_placement(const struct sc_engine *engine);
 uint32_t sc_engine_n_vocab(const struct sc_engine *engine);
 uint32_t sc_engine_n_ctx(const struct sc_engine *engine);
 uint32_t sc_engine_n_batch(const struct sc_engine *engine);
+
+/* Of weights that were made up, how much memory they lie in: less than the model where they share it. 0: they are real.
+ */
+uint64_t sc_engine_synthetic_bytes(const struct sc_engine *engine);
 
 /* Bytes of weights that one token of decode reads, and the model's parameters: all, and those that one token uses. */
 uint64_t sc_engine_token_bytes(const struct sc_engine *engine);

@@ -143,7 +143,7 @@ static void fill_hyperparameters(struct gguf_builder *b, const struct model_spec
 {
     uint32_t head_dim = s->head_dim ? s->head_dim : s->d / s->heads;
     gguf_builder_string(b, "general.architecture", "llama");
-    gguf_builder_string(b, "general.name", "random model");
+    gguf_builder_string(b, "general.name", s->name);
     gguf_builder_u32(b, "llama.context_length", s->n_ctx);
     gguf_builder_u32(b, "llama.embedding_length", s->d);
     gguf_builder_u32(b, "llama.block_count", s->layers);
@@ -207,6 +207,7 @@ static struct model_spec with_defaults(const struct model_spec *spec)
 {
     struct model_spec s = *spec;
 #define DEFAULT(field, value) s.field = s.field ? s.field : (value)
+    DEFAULT(name, "random model");
     DEFAULT(d, 256);
     DEFAULT(ff, 512);
     DEFAULT(layers, 2);
@@ -279,6 +280,7 @@ bool model_preset(struct model_spec *spec, const char *name)
     for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++)
         if (strcmp(presets[i].name, name) == 0) {
             *spec = presets[i].spec;
+            spec->name = presets[i].name;
             spec->type = "q4_k_m";
             spec->vocab = spec->vocab ? spec->vocab : 32000;
             return true;

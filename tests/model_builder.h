@@ -11,6 +11,7 @@
 
 /* {0} is a model of 2 layers with 4 experts. A 0 stands for the default in brackets. */
 struct model_spec {
+    const char *name;  /* general.name ["random model"] */
     uint32_t d;        /* n_embd [256] */
     uint32_t ff;       /* [512] */
     uint32_t layers;   /* [2] */

@@ -54,16 +54,6 @@ static void test_contention(void **state)
     expect("the other is", bound_both(&w, &l, 0.5), 2 + 60. / 25, 1e-12);
 }
 
-static void test_batches(void **state)
-{
-    (void)state;
-    const struct batch_work w = {
-        .n_layers = 4, .n_tokens = 10, .missing_bytes = 100, .dense_flop = 50, .expert_flop = 150};
-    expect("bound by the link", bound_batch_streaming(&w, 100, 10), 4 * 10., 1e-12);
-    expect("bound by the device", bound_batch_streaming(&w, 10, 10), 4 * 20., 1e-12);
-    expect("on the CPU", bound_batch_host(&w, 100, 30), 4 * (0.5 + 5), 1e-12);
-}
-
 /*
  * DESIGN.md, section 5: all links at 80 % of their peak, 4.5 bits, 8k context, uniform routing, 1.8 GB of the device's
  * memory kept free. The bandwidths are the devices' data sheets'.
@@ -121,6 +111,6 @@ static void test_design_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand), cmocka_unit_test(test_contention),
-                                       cmocka_unit_test(test_batches), cmocka_unit_test(test_design_table)};
+                                       cmocka_unit_test(test_design_table)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

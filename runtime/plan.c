@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "plan.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bound.h"
+#include "engine.h"
+#include "placement.h"
+#include "ram.h"
+
+/* Where nothing was read from a disk, what an NVMe drive of these years gives. */
+static const double USUAL_DISK = 3e9;
+
+/* Those that have no experts have one, which is on the device. */
+static struct token_work work_of(const struct sc_plan *p)
+{
+    return (struct token_work){.n_layers = p->n_layers,
+                               .n_experts = p->n_experts ? p->n_experts : 1,
+                               .n_used = p->n_experts ? p->n_experts_used : 1,
+                               .dense_bytes = p->dense_token_bytes,
+                               .expert_bytes = p->expert_bytes};
+}
+
+static struct links links_of(const struct sc_plan *p)
+{
+    const struct sc_plan_rates *r = &p->rates;
+    return (struct links){.device = r->vram_read,
+                          .host = r->ram_read,
+                          .device_beside = r->vram_read * p->vram_beside,
+                          .host_beside = r->ram_read * p->ram_beside,
+                          .upload = r->transfer};
+}
+
+double sc_plan_bound(const struct sc_plan *plan, double hit_rate)
+{
+    const struct token_work w = work_of(plan);
+    const struct links l = links_of(plan);
+    if (hit_rate >= 1)
+        return bound_resident(&w, &l);
+    return fmin(fmin(bound_both(&w, &l, hit_rate), bound_host(&w, &l)), bound_uploading(&w, &l, hit_rate));
+}
+
+static void describe_model(struct sc_plan *p, const struct sc_engine *engine)
+{
+    const struct config *c = &engine->config;
+    struct sc_error ignored = {0};
+    struct sc_gguf *complete = sc_gguf_open(sc_gguf_path(engine->gguf), &ignored);
+    p->has_weights = complete != NULL;
+    sc_gguf_close(complete);
+    memcpy(p->model_name, c->name, sizeof(p->model_name));
+    p->model_bytes = sc_gguf_size_bytes(engine->gguf);
+    p->n_parameters = sc_engine_n_parameters(engine, false);
+    p->n_active_parameters = sc_engine_n_parameters(engine, true);
+    p->n_layers = c->n_layers;
+    p->n_experts = c->n_experts;
+    p->n_experts_used = c->n_experts_used;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        const struct expert_weights *x = &engine->weights.layers[l].experts[0];
+        p->expert_bytes += (double)(x->gate.size_bytes + x->up.size_bytes + x->down.size_bytes) / c->n_layers;
+    }
+    p->dense_token_bytes = (double)sc_engine_token_bytes(engine) -
+                           (double)(c->n_experts ? c->n_experts_used : 1) * c->n_layers * p->expert_bytes;
+}
+
+static void describe_machine(struct sc_plan *p, const struct sc_engine *engine, const struct rates *r)
+{
+    p->device = engine->gpu->info;
+    p->placement = engine->placement;
+    p->n_ctx = engine->params.n_ctx;
+    p->n_batch = engine->params.n_batch;
+    p->n_threads = cpu_pool_threads(engine->pool);
+    p->rates = (struct sc_plan_rates){.vram_read = r->device_read,
+                                      .vram_experts = r->device_expert,
+                                      .ram_read = r->host_read,
+                                      .ram_experts = r->host_expert,
+                                      .upload = r->upload,
+                                      .transfer = r->transfer,
+                                      .disk_read = USUAL_DISK,
+                                      .device_flops = r->device_batch,
+                                      .host_flops = r->host_batch,
+                                      .round_trip = r->round_trip};
+    p->vram_beside = fmin(1, r->device_beside_host / r->device_expert);
+    p->ram_beside = fmin(1, r->host_beside_device / r->host_expert);
+
+    const struct sc_placement *placement = &p->placement;
+    const bool shares = p->device.kind == SC_DEVICE_INTEGRATED || p->device.kind == SC_DEVICE_CPU;
+    const uint64_t all = ram_available(), taken = shares ? placement_used_bytes(placement) : 0;
+    const uint64_t available = taken < all ? (all - taken) / 8 * 7 : 0; /* as store_place leaves an eighth */
+    p->hit_rate = p->n_experts ? (double)placement->n_slots / placement->n_experts_total : 1;
+    p->ram_needed_bytes = (uint64_t)((placement->n_experts_total - placement->n_slots) * p->expert_bytes);
+    p->ram_available_bytes = engine->params.ram_bytes ? engine->params.ram_bytes : available;
+}
+
+/* What a token reads where, and how much longer it takes for what RAM has no room for. */
+static double split_tiers(struct sc_plan *p)
+{
+    const double used = (double)p->n_layers * (p->n_experts ? p->n_experts_used : 1) * p->expert_bytes;
+    const double needed = (double)p->ram_needed_bytes, has = (double)p->ram_available_bytes;
+    p->vram_token_bytes = p->dense_token_bytes + p->hit_rate * used;
+    p->ram_token_bytes = (1 - p->hit_rate) * used;
+    p->disk_token_bytes = needed > has ? p->ram_token_bytes * (1 - has / needed) : 0;
+    return p->disk_token_bytes / p->rates.disk_read;
+}
+
+/* The part of a token's time, or a micro-batch's, that takes the longest. */
+static enum sc_link longest(double vram, double ram, double transfer, double disk, double round_trip)
+{
+    const double seconds[] = {vram, ram, transfer, disk, round_trip};
+    enum sc_link link = SC_LINK_VRAM;
+    for (int i = SC_LINK_RAM; i <= SC_LINK_ROUND_TRIP; i++)
+        if (seconds[i] > seconds[link])
+            link = (enum sc_link)i;
+    return link;
+}
+
+static void predict_token(struct sc_plan *p, const struct sc_engine *engine, const struct expert_cost *cost)
+{
+    static const enum expert_path paths[] = {
+        [SC_WAY_DEVICE] = PATH_DEVICE, [SC_WAY_BOTH] = PATH_BOTH, [SC_WAY_CPU] = PATH_HOST};
+    const enum sc_cpu_experts wish = engine->params.cpu_experts;
+    const struct sc_plan_rates *r = &p->rates;
+    const struct token_work w = work_of(p);
+    const struct links l = links_of(p);
+    const double disk = split_tiers(p), dense = p->dense_token_bytes / r->vram_experts;
+    const bool is_resident = p->hit_rate >= 1;
+
+    for (int way = 0; way < SC_N_WAYS; way++)
+        p->seconds[way] = dense + disk + p->n_layers * expert_cost_layer(cost, paths[way], 1);
+    p->bound_seconds[SC_WAY_DEVICE] = disk + bound_uploading(&w, &l, p->hit_rate);
+    p->bound_seconds[SC_WAY_BOTH] = disk + bound_both(&w, &l, p->hit_rate);
+    p->bound_seconds[SC_WAY_CPU] = disk + bound_host(&w, &l);
+
+    p->way = SC_WAY_DEVICE;
+    if (wish == SC_CPU_ALL)
+        p->way = SC_WAY_CPU;
+    else if (p->n_experts && wish != SC_CPU_OFF && !(wish == SC_CPU_AUTO && is_resident))
+        for (int way = 0; way < SC_N_WAYS; way++)
+            if (paths[way] == expert_cost_path(cost))
+                p->way = (enum sc_way)way;
+
+    const double experts = p->vram_token_bytes + p->ram_token_bytes - p->dense_token_bytes;
+    const double trips = is_resident && p->way == SC_WAY_DEVICE ? 0 : p->n_layers * r->round_trip;
+    const double on_host = p->way == SC_WAY_CPU ? experts : p->way == SC_WAY_BOTH ? p->ram_token_bytes : 0;
+    p->link = longest(dense + (experts - on_host) / r->vram_experts, on_host / r->ram_experts,
+                      p->way == SC_WAY_DEVICE ? p->ram_token_bytes / r->upload : 0, disk, trips);
+    p->resident_seconds =
+        dense + p->n_layers * (p->n_experts ? p->n_experts_used : 1) * p->expert_bytes / r->vram_experts;
+}
+
+static void predict_prompt(struct sc_plan *p, const struct expert_cost *cost)
+{
+    const double dense_flop =
+        2.0 * p->n_batch * ((double)p->n_active_parameters - cost->n_used * p->n_layers * cost->flops / 2);
+    const double dense = dense_flop / p->rates.device_flops;
+    const double missing = p->n_layers * (1 - p->hit_rate) * cost->n_experts * p->expert_bytes;
+    const double disk = p->disk_token_bytes > 0 ? missing * p->disk_token_bytes / p->ram_token_bytes / USUAL_DISK : 0;
+    const double experts = p->n_layers * expert_cost_layer(cost, PATH_DEVICE, p->n_batch);
+    p->prompt_seconds = fmax(dense + experts, disk);
+    p->prompt_link = longest(dense + p->n_layers * p->n_batch * cost->n_used * cost->flops / p->rates.device_flops, 0,
+                             missing / p->rates.upload, disk, 0);
+}
+
+/* The budget that holds everything. */
+static bool measure_resident(struct sc_plan *p, const struct sc_engine *engine, struct sc_error *e)
+{
+    struct sc_engine_params params = engine->params;
+    struct sc_placement all;
+    params.n_batch = engine->wished_batch;
+    if (!placement_make(&all, &params, &engine->weights, &engine->config, UINT64_MAX / 4, &engine->gpu->info, e))
+        return false;
+    p->resident_budget_bytes = placement_used_bytes(&all);
+    return true;
+}
+
+static bool make(struct sc_plan *p, struct sc_engine *engine, struct sc_error *e)
+{
+    struct rates rates;
+    if (!engine_open_model(engine, true, e) ||
+        !(engine->gpu = gpu_create(engine->params.device, engine->params.cache_dir, e)) ||
+        !(engine->pool = cpu_pool_create(engine->params.n_threads, e)))
+        return false;
+    const uint64_t budget = engine_budget(engine);
+    engine->gpu->budget_bytes = budget;
+    if (!placement_make(&engine->placement, &engine->params, &engine->weights, &engine->config, budget,
+                        &engine->gpu->info, e) ||
+        !rates_get(&rates, engine->gpu, &engine->weights, &engine->config, engine->pool, engine->params.cache_dir, e))
+        return false;
+    describe_model(p, engine);
+    describe_machine(p, engine, &rates);
+    struct expert_cost cost = expert_cost_of(&rates, &engine->weights, &engine->config, p->hit_rate);
+    cost.n_experts = p->n_experts ? p->n_experts : 1;
+    cost.n_used = p->n_experts ? p->n_experts_used : 1;
+    predict_token(p, engine, &cost);
+    predict_prompt(p, &cost);
+    return measure_resident(p, engine, e);
+}
+
+bool sc_plan_make(struct sc_plan *plan, const struct sc_engine_params *params, struct sc_error *e)
+{
+    memset(plan, 0, sizeof(*plan));
+    struct sc_engine *engine = engine_new(params, e);
+    const bool ok = engine && make(plan, engine, e);
+    sc_engine_destroy(engine);
+    return ok;
+}
