@@ -264,7 +264,7 @@ const void *sc_gguf_file_data(const struct sc_gguf *g, size_t index, uint64_t *s
 {
     const struct part *p = &g->parts[index];
     *size_bytes = p->map.size_bytes;
-    return p->map.size_bytes < p->size_bytes ? NULL : p->map.data;
+    return g->is_header ? NULL : p->map.data;
 }
 
 int sc_gguf_file_descriptor(const struct sc_gguf *g, size_t index)

@@ -9,7 +9,7 @@
 
 static void help_and_version(void **state)
 {
-    static const char *const commands[] = {"run", "chat", "bench", "devices", "inspect", "tokenize", "logits"};
+    static const char *const commands[] = {"run", "chat", "plan", "bench", "devices", "inspect", "tokenize", "logits"};
     struct outcome o = RUN("--help");
 
     (void)state;
@@ -58,7 +58,7 @@ static void wrong_use(void **state)
         {{"run", "-m", "x", "--vram", "12Q"}, "not '12Q'"},
         {{"run", "-m", "x", "--vram", "0"}, "at least 1 byte"},
         {{"run", "-m", "x", "--vram", "-1G"}, "not '-1G'"},
-        {{"run", "-m", "x", "--cpu-experts", "no"}, "one of auto|on|off, not 'no'"},
+        {{"run", "-m", "x", "--cpu-experts", "no"}, "one of auto|on|off|all, not 'no'"},
         {{"run", "-m", "x", "-ub", "8193"}, "from 1 to 8192, not '8193'"},
         {{"run", "-m", "x", "-b", "65536"}, "from 1 to 8192, not '65536'"},
         {{"run", "-m", "x", "--kv", "f8"}, "one of f16|f32, not 'f8'"},
