@@ -182,7 +182,7 @@ uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, ui
 {
     const struct policy *p = &x->policy;
     const uint32_t *slot_of = p->slot_of + layer * x->n_experts;
-    uint32_t n_present = 0, n_free = policy_n_open(p);
+    uint32_t n_present = 0, n_free = policy_n_free(p);
     for (uint32_t i = 0; i < n_ids; i++) {
         const uint32_t id = ids[i], slot = slot_of[id];
         if (slot == POLICY_NONE)

@@ -21,7 +21,8 @@ bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32
     p->used_at = calloc(n, sizeof(*p->used_at));
     p->held = calloc(n_slots, sizeof(*p->held));
     p->open = calloc(n_slots, sizeof(*p->open));
-    if (!p->owner || !p->slot_of || !p->heat || !p->used_at || !p->held || !p->open) {
+    p->slots = calloc(n_slots, sizeof(*p->slots));
+    if (!p->owner || !p->slot_of || !p->heat || !p->used_at || !p->held || !p->open || !p->slots) {
         policy_finish(p);
         return sc_fail_memory(e, "the policy of the expert slots");
     }
@@ -39,6 +40,7 @@ void policy_finish(struct policy *p)
     free(p->used_at);
     free(p->held);
     free(p->open);
+    free(p->slots);
     memset(p, 0, sizeof(*p));
 }
 
@@ -53,27 +55,41 @@ static float slot_value(const struct policy *p, uint32_t slot)
     return p->owner[slot] == POLICY_NONE ? -1 : value(p, p->owner[slot]);
 }
 
-/* The least valuable slot of those with open[slot] == is_open that are not held. */
-static uint32_t least_valuable(const struct policy *p, bool is_open)
+/* Where in slots[from] to slots[to - 1] the least valuable one stands that is not held; `to` if there is none. */
+static uint32_t least_valuable(const struct policy *p, uint32_t from, uint32_t to)
 {
-    uint32_t best = POLICY_NONE;
-    for (uint32_t i = 0; i < p->n_slots; i++)
-        if (p->open[i] == is_open && !p->held[i] && (best == POLICY_NONE || slot_value(p, i) < slot_value(p, best))) {
-            best = i;
-            if (p->owner[i] == POLICY_NONE)
-                break; /* nothing is worth less */
-        }
+    uint32_t best = to;
+    for (uint32_t i = from; i < to; i++) {
+        const uint32_t slot = p->slots[i];
+        if (p->held[slot] || (best != to && slot_value(p, slot) >= slot_value(p, p->slots[best])))
+            continue;
+        best = i;
+        if (p->owner[slot] == POLICY_NONE)
+            break; /* nothing is worth less */
+    }
     return best;
+}
+
+/* Opens the n least valuable slots. */
+static void open_slots(struct policy *p, uint32_t n)
+{
+    p->n_open = n < p->n_slots ? n : p->n_slots;
+    for (uint32_t i = 0; i < p->n_slots; i++)
+        p->slots[i] = i;
+    for (uint32_t i = 0; i < p->n_open && p->n_open < p->n_slots; i++) {
+        const uint32_t at = least_valuable(p, i, p->n_slots), slot = p->slots[at];
+        p->slots[at] = p->slots[i];
+        p->slots[i] = slot;
+    }
+    for (uint32_t i = 0; i < p->n_slots; i++)
+        p->open[p->slots[i]] = i < p->n_open;
 }
 
 void policy_begin(struct policy *p, uint32_t n_tokens)
 {
     const bool is_prompt = n_tokens > 1;
     memset(p->held, 0, p->n_slots * sizeof(*p->held));
-    for (uint32_t i = 0; i < p->n_slots; i++)
-        p->open[i] = !is_prompt;
-    for (uint32_t n = 0; is_prompt && n < p->n_slots && n < PROMPT_LAYERS * p->n_experts; n++)
-        p->open[least_valuable(p, false)] = true;
+    open_slots(p, is_prompt ? PROMPT_LAYERS * p->n_experts : p->n_slots);
     p->n_promotions = PROMOTIONS_PER_TOKEN;
     p->n_steps += !is_prompt;
     for (uint32_t i = 0; !is_prompt && i < p->n_layers * p->n_experts; i++)
@@ -88,14 +104,15 @@ void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_
 
 uint32_t policy_victim(const struct policy *p)
 {
-    return least_valuable(p, true);
+    const uint32_t at = least_valuable(p, 0, p->n_open);
+    return at < p->n_open ? p->slots[at] : POLICY_NONE;
 }
 
-uint32_t policy_n_open(const struct policy *p)
+uint32_t policy_n_free(const struct policy *p)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < p->n_slots; i++)
-        n += p->open[i] && !p->held[i];
+    for (uint32_t i = 0; i < p->n_open; i++)
+        n += !p->held[p->slots[i]];
     return n;
 }
 
@@ -106,7 +123,7 @@ bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot)
         if (p->slot_of[i] == POLICY_NONE && p->heat[i] > 0 && (best == POLICY_NONE || value(p, i) > value(p, best)))
             best = i;
     *index = best;
-    *slot = least_valuable(p, true);
+    *slot = policy_victim(p);
     if (best == POLICY_NONE || *slot == POLICY_NONE)
         return false;
     if (p->owner[*slot] == POLICY_NONE || p->heat[p->owner[*slot]] == 0)

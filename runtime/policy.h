@@ -23,13 +23,15 @@
 
 struct policy {
     uint32_t n_layers, n_experts, n_slots;
-    uint32_t *owner;       /* (n_slots) the expert that has the slot, or POLICY_NONE */
-    uint32_t *slot_of;     /* (n_layers, n_experts) its slot, or POLICY_NONE */
-    float *heat;           /* (n_layers, n_experts) decayed count of uses */
-    uint32_t *used_at;     /* (n_layers, n_experts) the step of the last use */
-    uint32_t n_steps;      /* tokens of decode so far */
-    bool *held;            /* (n_slots) needed by work that has not ended */
-    bool *open;            /* (n_slots) the pass may give it to another expert */
+    uint32_t *owner;   /* (n_slots) the expert that has the slot, or POLICY_NONE */
+    uint32_t *slot_of; /* (n_layers, n_experts) its slot, or POLICY_NONE */
+    float *heat;       /* (n_layers, n_experts) decayed count of uses */
+    uint32_t *used_at; /* (n_layers, n_experts) the step of the last use */
+    uint32_t n_steps;  /* tokens of decode so far */
+    bool *held;        /* (n_slots) needed by work that has not ended */
+    bool *open;        /* (n_slots) the pass may give it to another expert */
+    uint32_t *slots;   /* (n_slots) all slots, the open ones first */
+    uint32_t n_open;
     uint32_t n_promotions; /* that this token may still make */
 };
 
@@ -48,7 +50,7 @@ void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_
 
 /* The slot that the pass can best spare for an expert that has none; POLICY_NONE: each is held or closed to it. */
 uint32_t policy_victim(const struct policy *p);
-uint32_t policy_n_open(const struct policy *p); /* slots that policy_victim may name */
+uint32_t policy_n_free(const struct policy *p); /* slots that policy_victim may name: open and not held */
 
 /* An expert that has earned a slot, for which the CPU need not wait. False: none, or this token has moved enough. */
 bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot);

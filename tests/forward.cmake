@@ -5,7 +5,7 @@ set(forward_sources trial.c compare.c reference.c model_builder.c gguf_builder.c
 scoria_test(test_forward SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_session SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_host_experts SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
-scoria_test(test_hot_set SOURCES ${forward_sources} LIBS scoria_runtime)
+scoria_test(test_experts SOURCES ${forward_sources} LIBS scoria_runtime scoria_replay LABELS driver)
 scoria_test(test_transformers SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver
     DEFINITIONS SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")
 scoria_test(test_faults SOURCES ${forward_sources} failing_malloc.c LIBS scoria_runtime LABELS driver

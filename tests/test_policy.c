@@ -99,7 +99,7 @@ static void test_demand(void **state)
     }
     assert_int_equal(policy_victim(&p), 1);
     policy_hold(&p, 1);
-    assert_int_equal(policy_n_open(&p), 2);
+    assert_int_equal(policy_n_free(&p), 2);
     assert_int_equal(policy_victim(&p), 2);
     policy_hold(&p, 2);
     policy_hold(&p, 0);
@@ -128,7 +128,7 @@ static void test_prompt(void **state)
             policy_count(&p, i, 1, 1);
     }
     policy_begin(&p, 100);
-    assert_int_equal(policy_n_open(&p), 2 * EXPERTS);
+    assert_int_equal(policy_n_free(&p), 2 * EXPERTS);
     for (uint32_t n = 0; n < 2 * EXPERTS; n++) {
         const uint32_t slot = policy_victim(&p);
         assert_int_equal((slot * 7) % SLOTS, n);
@@ -136,7 +136,7 @@ static void test_prompt(void **state)
     }
     assert_int_equal(policy_victim(&p), POLICY_NONE);
     policy_begin(&p, 1);
-    assert_int_equal(policy_n_open(&p), SLOTS);
+    assert_int_equal(policy_n_free(&p), SLOTS);
 
     /* its popularity counts, but no more than a few uses */
     policy_begin(&p, 100);

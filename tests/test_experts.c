@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the policy learned survives a restart: the logits stay right and repeatable, the first tokens find their
- * experts, and a file that is damaged, forged, of another model or cannot be written does no harm.
+ * The cache of experts in real runs. What the policy learned survives a restart: the logits stay right and repeatable,
+ * the first tokens find their experts, and a file that is damaged, forged, of another model or cannot be written does
+ * no harm. A prompt leaves the decode set in its slots. What the routers chose can be traced.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +13,9 @@
 
 #include <cmocka.h>
 
+#include "bytes.h"
 #include "engine.h"
+#include "routing_file.h"
 #include "trial.h"
 
 enum { N_TOKENS = 24, N_BATCH = 8, SLOT_BYTES = 24576, N_SLOTS_MORE = 7 };
@@ -26,8 +29,8 @@ static int make_trial(void **state)
 {
     (void)state;
     struct sc_error e = {0};
-    trial_init(&t, "hot_set", &spec, N_TOKENS);
-    snprintf(cache_dir, sizeof cache_dir, "test_hot_set.%ld", (long)getpid());
+    trial_init(&t, "experts", &spec, N_TOKENS);
+    snprintf(cache_dir, sizeof cache_dir, "test_experts.%ld", (long)getpid());
     struct sc_gguf *g = sc_gguf_open(t.path, &e);
     assert_non_null(g);
     hot_set_init(&hot_set, cache_dir, g);
@@ -57,15 +60,13 @@ static void count_warnings(void *user, enum sc_log_level level, const char *text
     snprintf(warning, sizeof warning, "%s", text);
 }
 
-/* An engine that takes this path, whatever is faster here. */
-static struct sc_engine *engine_of(const char *dir, enum expert_path path)
+static struct sc_engine_params params_of(uint32_t more_slots)
 {
-    struct sc_error e = {0};
     struct sc_engine_params params = {.model_path = t.path,
                                       .n_ctx = N_TOKENS,
                                       .n_batch = N_BATCH,
                                       .kv_type = SC_KV_F32,
-                                      .cpu_experts = path == PATH_DEVICE ? SC_CPU_OFF : SC_CPU_ALL,
+                                      .cpu_experts = SC_CPU_OFF,
                                       .n_threads = 2,
                                       .cache_dir = "",
                                       .log = count_warnings};
@@ -75,7 +76,16 @@ static struct sc_engine *engine_of(const char *dir, enum expert_path path)
         minimum_bytes = sc_engine_placement(engine)->minimum_bytes;
         sc_engine_destroy(engine);
     }
-    params.vram_bytes = minimum_bytes + N_SLOTS_MORE * SLOT_BYTES;
+    params.vram_bytes = minimum_bytes + (uint64_t)more_slots * SLOT_BYTES;
+    return params;
+}
+
+/* An engine that takes this path, whatever is faster here. */
+static struct sc_engine *engine_of(const char *dir, enum expert_path path)
+{
+    struct sc_error e = {0};
+    struct sc_engine_params params = params_of(N_SLOTS_MORE);
+    params.cpu_experts = path == PATH_DEVICE ? SC_CPU_OFF : SC_CPU_ALL;
     params.cache_dir = dir;
     struct sc_engine *engine = sc_engine_create(&params, &e);
     if (!engine)
@@ -259,11 +269,105 @@ static void test_cannot_save(void **state)
     assert_true(was_hot && n_warnings == 0);
 }
 
+/* The slots that a prompt may not use are the most valuable ones, and those stay. */
+static void test_prompt(void **state)
+{
+    (void)state;
+    enum { N_EXPERTS = 24, N_OPEN = 16, N_DECODE = 12 };
+    struct sc_engine *engine = trial_engine(&t, params_of(18));
+    struct sc_session *session = trial_session(&t, engine);
+    const struct policy *p = &engine->model.experts.policy;
+    uint32_t before[N_EXPERTS], n_kept = 0;
+    float heat[N_EXPERTS], coldest_closed = 1e9f, hottest_lost = 0;
+    assert_true(p->n_slots > N_OPEN && p->n_slots < N_EXPERTS);
+    trial_decode(&t, session, N_DECODE);
+    memcpy(before, p->owner, p->n_slots * sizeof *before);
+    memcpy(heat, p->heat, sizeof heat);
+    trial_eval(&t, session, N_BATCH);
+    for (uint32_t i = 0; i < p->n_slots; i++) {
+        const bool kept = p->owner[i] == before[i];
+        n_kept += kept;
+        assert_true(kept || p->open[i]);
+        if (!p->open[i] && heat[before[i]] < coldest_closed)
+            coldest_closed = heat[before[i]];
+        if (!kept && heat[before[i]] > hottest_lost)
+            hottest_lost = heat[before[i]];
+    }
+    if (n_kept < p->n_slots - N_OPEN || n_kept == p->n_slots || hottest_lost > coldest_closed + 1)
+        fail_msg("%u of %u kept; lost one of heat %.2f, closed one of %.2f", n_kept, p->n_slots, (double)hottest_lost,
+                 (double)coldest_closed);
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+}
+
+/* A prompt and some tokens, traced; then read back. */
+static void trace(struct routing_file *r, uint64_t vram_bytes)
+{
+    char path[80];
+    struct sc_error e = {0};
+    struct sc_engine_params params = params_of(0);
+    snprintf(path, sizeof path, "%s.trace", cache_dir);
+    if (vram_bytes)
+        params.vram_bytes = vram_bytes;
+    params.routing_trace = path;
+    struct sc_engine *engine = trial_engine(&t, params);
+    struct sc_session *session = trial_session(&t, engine);
+    trial_eval(&t, session, 11);
+    trial_decode(&t, session, N_TOKENS - 11);
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+    if (!routing_file_init(r, path, &e))
+        fail_msg("%s", e.text);
+    unlink(path);
+}
+
+static void test_trace(void **state)
+{
+    (void)state;
+    struct routing_file staged, resident;
+    trace(&staged, 0);
+    trace(&resident, 64u << 20);
+    assert_int_equal(staged.n_passes, 2 + N_TOKENS - 11); /* the prompt is longer than a micro-batch */
+    assert_int_equal(resident.n_passes, staged.n_passes);
+    uint32_t n_tokens = 0;
+    for (size_t i = 0; i < staged.n_passes; i++) {
+        const struct routing_pass *a = &staged.passes[i], *b = &resident.passes[i];
+        const size_t n = (size_t)spec.layers * a->n_tokens * spec.used;
+        assert_int_equal(a->n_tokens, i == 0 ? N_BATCH : i == 1 ? 11 - N_BATCH : 1);
+        for (uint32_t k = 0; k < a->n_tokens; k++)
+            assert_int_equal(load_u32(a->tokens + 4 * (size_t)k), t.tokens[n_tokens++]);
+        assert_memory_equal(a->ids, b->ids, n);
+    }
+    assert_int_equal(n_tokens, N_TOKENS);
+    routing_file_finish(&staged);
+    routing_file_finish(&resident);
+}
+
+static void test_trace_failures(void **state)
+{
+    (void)state;
+    struct sc_error e = {0};
+    struct sc_engine_params params = params_of(0);
+    params.routing_trace = "/nowhere/at/all.trace";
+    assert_null(sc_engine_create(&params, &e));
+    assert_int_equal(e.code, SC_IO);
+    assert_non_null(strstr(e.text, params.routing_trace));
+
+    params.routing_trace = "/dev/full";
+    if (access(params.routing_trace, W_OK) != 0)
+        skip();
+    n_warnings = 0;
+    sc_engine_destroy(trial_engine(&t, params));
+    assert_int_equal(n_warnings, 1);
+    assert_non_null(strstr(warning, params.routing_trace));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restart),     cmocka_unit_test(test_no_cache_dir), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save),
+        cmocka_unit_test(test_restart),     cmocka_unit_test(test_no_cache_dir),   cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save),    cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_trace),       cmocka_unit_test(test_trace_failures),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
