@@ -22,7 +22,7 @@
 #include "types.h"
 
 static const float poison = -12345.678f;
-static const char *const levels[] = {"portable", "avx2", "avx512"};
+static const char *const levels[] = {"portable", "avx2", "avx512", "avx512_vnni"};
 enum { N_LEVELS = sizeof levels / sizeof levels[0], MAX_TOKENS = 70, MAX_THREADS = 3 };
 
 static struct cpu_pool *pools[MAX_THREADS + 1]; /* by number of threads */
@@ -69,11 +69,14 @@ static struct weight make_weight(const struct sc_type_info *type, uint32_t rows,
         .data = data, .type = type->type, .rows = rows, .cols = cols, .size_bytes = n_blocks * type->block_bytes};
 }
 
-static struct expert_weights make_expert(const struct sc_type_info *type, const struct sc_type_info *down, uint32_t d,
-                                         uint32_t ff, uint64_t *state)
+struct types {
+    const struct sc_type_info *gate, *up, *down;
+};
+
+static struct expert_weights make_expert(struct types t, uint32_t d, uint32_t ff, uint64_t *state)
 {
-    return (struct expert_weights){make_weight(type, ff, d, state), make_weight(type, ff, d, state),
-                                   make_weight(down, d, ff, state)};
+    return (struct expert_weights){make_weight(t.gate, ff, d, state), make_weight(t.up, ff, d, state),
+                                   make_weight(t.down, d, ff, state)};
 }
 
 static void free_expert(const struct expert_weights *e)
@@ -93,20 +96,72 @@ static float *expand(const struct weight *w)
     return out;
 }
 
+/*
+ * The largest |d q| + |offset| that a weight could have with the scales of its block: the terms that fixed point adds
+ * up. From the block with its quants, the bytes from first to end, at their extremes.
+ */
+static float *reach(const struct weight *w)
+{
+    static const struct quants {
+        uint32_t first, end;
+        int low, high;
+    } quants[SC_BF16 + 1] = {
+        [SC_Q4_0] = {2, 18, 0, 255},  [SC_Q8_0] = {2, 34, 0x80, 0x7f}, [SC_Q2_K] = {16, 80, 0, 255},
+        [SC_Q3_K] = {0, 96, 0, 255},  [SC_Q4_K] = {16, 144, 0, 255},   [SC_Q5_K] = {16, 176, 0, 255},
+        [SC_Q6_K] = {0, 192, 0, 255}, [SC_IQ4_NL] = {2, 18, 0, 255},   [SC_IQ4_XS] = {8, 136, 0, 255},
+    };
+    const struct quants *q = &quants[w->type];
+    assert_true(q->end > 0);
+    const struct sc_type_info *info = sc_type_info(w->type);
+    size_t n = (size_t)w->rows * w->cols;
+    float *low = malloc(n * sizeof *low), *high = malloc(n * sizeof *high);
+    uint8_t *data = malloc(w->size_bytes);
+    assert_true(low && high && data);
+    memcpy(data, w->data, w->size_bytes);
+    for (uint64_t b = 0; b < w->size_bytes; b += info->block_bytes)
+        memset(data + b + q->first, q->low, q->end - q->first);
+    info->dequantize(data, low, n / info->block_size);
+    for (uint64_t b = 0; b < w->size_bytes; b += info->block_bytes)
+        memset(data + b + q->first, q->high, q->end - q->first);
+    info->dequantize(data, high, n / info->block_size);
+    for (size_t i = 0; i < n; i++)
+        low[i] = 1.01f * (fabsf(high[i] - low[i]) + fabsf(low[i])); /* iq4: 128 instead of 127 */
+    free(data);
+    free(high);
+    return low;
+}
+
 struct value {
     double value, error; /* what it is, and how far from it a right kernel may be */
 };
 
-/* sum w[i] x[i], when each x[i] may be off by its error; `bound` times sum |w x| is the summation's. */
-static struct value sum(const float *w, const struct value *x, uint32_t n, double bound)
+struct matrix {
+    uint32_t cols, fixed_cols; /* so many are done in fixed point */
+    float *w, *reach;          /* (rows, cols); reach is NULL without fixed point */
+    double bound;              /* times sum |w x| is the summation's */
+};
+
+/* sum w[i] x[i] of a row, when each x[i] may be off by its error. */
+static struct value sum(const struct matrix *m, uint32_t row, const struct value *x)
 {
+    const float *w = m->w + (size_t)row * m->cols;
     double s = 0, magnitude = 0, error = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < m->cols; i++) {
+        bool fixed = i < m->fixed_cols;
+        if (fixed && i % 256 == 0) {
+            double most = 0, weights = 0;
+            for (uint32_t k = i; k < i + 256; k++) {
+                most = fmax(most, fabs(x[k].value) + x[k].error);
+                weights += fabs((double)w[k]);
+            }
+            error += CPU_FIXED_ERROR * most * weights;
+        }
         s += (double)w[i] * x[i].value;
-        magnitude += fabs((double)w[i]) * (fabs(x[i].value) + x[i].error);
+        double reached = fixed ? (double)m->reach[(size_t)row * m->cols + i] : fabs((double)w[i]);
+        magnitude += reached * (fabs(x[i].value) + x[i].error);
         error += fabs((double)w[i]) * x[i].error;
     }
-    return (struct value){s, error + bound * magnitude};
+    return (struct value){s, error + m->bound * magnitude};
 }
 
 /*
@@ -120,14 +175,36 @@ static struct value silu_mul(struct value g, struct value u)
 }
 
 struct reference {
-    const struct cpu_kernels *kernels;
     uint32_t d, ff;
-    float *gate, *up, *down;
+    struct matrix gate, up, down;
 };
 
-static double bound_of(const struct cpu_kernels *k, uint32_t n)
+static struct matrix make_matrix(const struct cpu_kernels *k, const struct weight *w, uint32_t n_tokens)
 {
-    return (cpu_kernels_depth(k, n) + 2) * (double)FLT_EPSILON / 2 * 1.001; /* 1.001: products of errors */
+    struct matrix m = {.cols = w->cols, .w = expand(w)};
+    if (n_tokens == 1 && k->types[w->type].dot_fixed)
+        m.fixed_cols = w->cols / 256 * 256;
+    if (m.fixed_cols > 0)
+        m.reach = reach(w);
+    uint32_t depth = m.fixed_cols > 0 ? cpu_fixed_depth(k, w->cols) : cpu_kernels_depth(k, w->cols);
+    m.bound = (depth + 2) * (double)FLT_EPSILON / 2 * 1.001; /* 1.001: products of errors */
+    return m;
+}
+
+static void reference_init(struct reference *r, const struct cpu_kernels *k, const struct expert_weights *e,
+                           uint32_t n_tokens)
+{
+    *r = (struct reference){e->down.rows, e->gate.rows, make_matrix(k, &e->gate, n_tokens),
+                            make_matrix(k, &e->up, n_tokens), make_matrix(k, &e->down, n_tokens)};
+}
+
+static void reference_finish(struct reference *r)
+{
+    struct matrix *all[] = {&r->gate, &r->up, &r->down};
+    for (int i = 0; i < 3; i++) {
+        free(all[i]->w);
+        free(all[i]->reach);
+    }
 }
 
 static void reference_run(const struct reference *r, const float *x, struct value *y)
@@ -137,10 +214,9 @@ static void reference_run(const struct reference *r, const float *x, struct valu
     for (uint32_t i = 0; i < r->d; i++)
         xs[i] = (struct value){(double)x[i], 0};
     for (uint32_t i = 0; i < r->ff; i++)
-        h[i] = silu_mul(sum(r->gate + (size_t)i * r->d, xs, r->d, bound_of(r->kernels, r->d)),
-                        sum(r->up + (size_t)i * r->d, xs, r->d, bound_of(r->kernels, r->d)));
+        h[i] = silu_mul(sum(&r->gate, i, xs), sum(&r->up, i, xs));
     for (uint32_t i = 0; i < r->d; i++)
-        y[i] = sum(r->down + (size_t)i * r->ff, h, r->ff, bound_of(r->kernels, r->ff));
+        y[i] = sum(&r->down, i, h);
     free(h);
     free(xs);
 }
@@ -167,12 +243,11 @@ static void check_rows(const struct reference *ref, const struct cpu_job *job, c
 }
 
 /* Two jobs: n tokens and one, scattered rows, then the same with other threads and once more. */
-static void check_case(const struct cpu_kernels *k, const struct sc_type_info *type, const struct sc_type_info *down,
-                       uint32_t d, uint32_t ff, uint32_t n, bool against_reference)
+static void check_case(const struct cpu_kernels *k, struct types t, uint32_t d, uint32_t ff, uint32_t n)
 {
     struct sc_error e = {0};
-    uint64_t state = 1000 * (uint64_t)type->type + n;
-    struct expert_weights experts[2] = {make_expert(type, down, d, ff, &state), make_expert(type, down, d, ff, &state)};
+    uint64_t state = 1000 * (uint64_t)t.gate->type + n;
+    struct expert_weights experts[2] = {make_expert(t, d, ff, &state), make_expert(t, d, ff, &state)};
     uint32_t x_rows[MAX_TOKENS + 1], y_rows[MAX_TOKENS + 1], total = n + 1, n_y = 2 * total + 1;
     for (uint32_t i = 0; i < total; i++) {
         x_rows[i] = (i * 7 + 3) % total;
@@ -204,14 +279,13 @@ static void check_case(const struct cpu_kernels *k, const struct sc_type_info *t
         for (uint32_t i = 0; i < d; i++)
             assert_memory_equal(&y[0][(size_t)row * d + i], &poison, sizeof poison);
 
-    for (uint32_t j = 0; j < 2 && against_reference; j++) {
-        struct reference ref = {k, d, ff, expand(&experts[j].gate), expand(&experts[j].up), expand(&experts[j].down)};
+    for (uint32_t j = 0; j < 2; j++) {
+        struct reference ref;
+        reference_init(&ref, k, &experts[j], jobs[j].n);
         char what[64];
-        snprintf(what, sizeof what, "%s, %s, down %s", k->name, type->name, down->name);
+        snprintf(what, sizeof what, "%s, %s, %s, down %s", k->name, t.gate->name, t.up->name, t.down->name);
         check_rows(&ref, &jobs[j], x, y[0], what);
-        free(ref.gate);
-        free(ref.up);
-        free(ref.down);
+        reference_finish(&ref);
     }
     free(y[0]);
     free(x);
@@ -222,7 +296,7 @@ static void check_case(const struct cpu_kernels *k, const struct sc_type_info *t
 static void test_level(void **state)
 {
     const struct cpu_kernels *k = kernels_or_skip(*state);
-    static const struct shape shapes[] = {{1, 1}, {2, 1}, {1, 3}, {3, 2}, {5, 7}};
+    static const struct shape shapes[] = {{1, 1}, {2, 1}, {1, 3}, {3, 2}, {5, 7}, {9, 16}};
     static const uint32_t tokens[] = {1, 2, 3, 16, 33, 64, MAX_TOKENS};
     size_t n_types, n_tokens = sizeof tokens / sizeof tokens[0];
     const struct sc_type_info *types = sc_types(&n_types);
@@ -231,18 +305,26 @@ static void test_level(void **state)
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
             for (size_t i = 0; i < n_tokens; i++)
                 if (step < 256 || (s < 2 && i < 4) || (s == i && s < 4)) /* large blocks make slow references */
-                    check_case(k, &types[t], &types[t], step * shapes[s].d, step * shapes[s].ff, tokens[i], true);
+                    check_case(k, (struct types){&types[t], &types[t], &types[t]}, step * shapes[s].d,
+                               step * shapes[s].ff, tokens[i]);
     }
 }
 
-/* As in files: up and gate of one type, down of another; columns that end within a tile. */
+static struct types types_of(enum sc_type gate, enum sc_type up, enum sc_type down)
+{
+    return (struct types){sc_type_info(gate), sc_type_info(up), sc_type_info(down)};
+}
+
+/* As in files: up and gate mostly of one type, down of another; columns that end within a tile, or within 256. */
 static void test_mixed_types(void **state)
 {
     const struct cpu_kernels *k = kernels_or_skip(*state);
-    check_case(k, sc_type_info(SC_Q4_K), sc_type_info(SC_Q6_K), 768, 256, 5, true);
-    check_case(k, sc_type_info(SC_Q4_0), sc_type_info(SC_Q8_0), 544, 1056, 4, true);
-    check_case(k, sc_type_info(SC_Q3_K), sc_type_info(SC_Q5_0), 256, 1312, 1, true);
-    check_case(k, sc_type_info(SC_F16), sc_type_info(SC_F32), 1040, 1072, 7, true);
+    for (uint32_t n = 1; n <= 5; n += 4) {
+        check_case(k, types_of(SC_Q4_K, SC_Q4_K, SC_Q6_K), 768, 256, n);
+        check_case(k, types_of(SC_Q4_0, SC_Q4_0, SC_Q8_0), 544, 1056, n);
+        check_case(k, types_of(SC_Q3_K, SC_IQ4_XS, SC_Q5_0), 256, 1312, n);
+        check_case(k, types_of(SC_F16, SC_F16, SC_F32), 1040, 1072, n);
+    }
 }
 
 /* Every weight that a block can hold, one at a time: expand gives the loader's bits. */
@@ -272,6 +354,39 @@ static void test_expand(void **state)
         free(blocks);
         free(want);
         free(got);
+    }
+}
+
+/* In fixed point: what is no number stays visible, zeros are exact, and a power of two changes nothing. */
+static void test_fixed(void **state)
+{
+    const struct cpu_kernels *k = kernels_or_skip(*state);
+    enum { COLS = 512, ROWS = 3 };
+    size_t n_types;
+    const struct sc_type_info *types = sc_types(&n_types);
+    for (size_t t = 0; t < n_types; t++) {
+        const struct cpu_type_kernels *kernels = &k->types[types[t].type];
+        if (!kernels->dot_fixed)
+            continue;
+        uint64_t seed = t;
+        struct weight w = make_weight(&types[t], ROWS, COLS, &seed);
+        struct cpu_fixed fixed[COLS / 256];
+        float x[COLS], y[2][ROWS];
+        for (int i = 0; i < COLS; i++)
+            x[i] = random_normal(&seed);
+        static const float factors[] = {1, 0x1p-70f, 0x1p80f, 0, NAN, INFINITY, -INFINITY};
+        for (size_t f = 0; f < sizeof factors / sizeof factors[0]; f++) {
+            float changed[COLS];
+            for (int i = 0; i < COLS; i++)
+                changed[i] = isfinite(factors[f]) ? x[i] * factors[f] : i == 300 ? factors[f] : x[i];
+            kernels->quantize(changed, COLS, fixed);
+            kernels->dot_fixed(w.data, w.size_bytes / ROWS, ROWS, COLS, fixed, y[f > 0]);
+            for (int r = 0; r < ROWS; r++)
+                if (isfinite(factors[f]) ? !(y[f > 0][r] == y[0][r] * factors[f]) : isfinite(y[1][r]))
+                    fail_msg("%s, %s, times %g: %.9g became %.9g", k->name, types[t].name, (double)factors[f],
+                             (double)y[0][r], (double)y[f > 0][r]);
+        }
+        free((void *)(uintptr_t)w.data);
     }
 }
 
@@ -340,18 +455,17 @@ static void test_pool(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[4 * N_LEVELS + 2];
+    struct CMUnitTest tests[5 * N_LEVELS + 2];
     size_t n = 0;
-    static char names[4 * N_LEVELS][32];
+    static char names[5 * N_LEVELS][32];
     for (size_t i = 0; i < N_LEVELS; i++) {
         void *level = (void *)(uintptr_t)levels[i];
         const struct CMUnitTest of_level[] = {
-            {"expand", test_expand, NULL, NULL, level},
-            {"silu", test_silu, NULL, NULL, level},
-            {"mixed types", test_mixed_types, NULL, NULL, level},
+            {"expand", test_expand, NULL, NULL, level},     {"silu", test_silu, NULL, NULL, level},
+            {"fixed point", test_fixed, NULL, NULL, level}, {"mixed types", test_mixed_types, NULL, NULL, level},
             {"experts", test_level, NULL, NULL, level},
         };
-        for (size_t k = 0; k < 4; k++, n++) {
+        for (size_t k = 0; k < 5; k++, n++) {
             tests[n] = of_level[k];
             snprintf(names[n], sizeof names[n], "%s, %s", of_level[k].name, levels[i]);
             tests[n].name = names[n];

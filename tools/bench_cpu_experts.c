@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How near the CPU's expert kernels come to the memory: for each type, one expert after the other of more than the
- * caches hold, GB/s at one token beside a plain read with the same threads, GFLOP/s at more tokens.
+ * caches hold, GB/s at one token and of a plain read with the same threads, in turn, and the median of their ratios;
+ * GFLOP/s at more tokens.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,8 @@ struct bench {
     uint8_t *memory;
     size_t size_bytes;
     float *x, *y;
+    uint64_t (*read)(const uint8_t *p, size_t n); /* the plain read */
+    size_t chunk;                                 /* bytes that a thread reads at a time */
 };
 
 static double now(void)
@@ -75,7 +78,16 @@ static void read_chunk(void *context, uint32_t item)
     r->sum += r->read(r->p + first, rest < r->chunk ? rest : r->chunk);
 }
 
-static double read_speed(struct bench *b)
+static double read_seconds(struct bench *b, const uint8_t *p, size_t size_bytes)
+{
+    struct reading r = {.read = b->read, .p = p, .size_bytes = size_bytes, .chunk = b->chunk};
+    double start = now();
+    cpu_pool_run(b->pool, read_chunk, &r, (uint32_t)((size_bytes + b->chunk - 1) / b->chunk));
+    return now() - start;
+}
+
+/* The fastest way to read: which instructions, and how much at a time. */
+static void choose_reader(struct bench *b)
 {
     uint64_t (*readers[3])(const uint8_t *, size_t) = {read_128};
     size_t n_readers = 1;
@@ -85,22 +97,25 @@ static double read_speed(struct bench *b)
     if (__builtin_cpu_supports("avx512f"))
         readers[n_readers++] = read_512;
 #endif
-    double best = 0;
-    for (size_t i = 0; i < n_readers; i++) {
-        for (size_t chunk = 1 << 16; chunk <= 1 << 24; chunk *= 16) {
-            struct reading r = {.read = readers[i], .size_bytes = (size_t)96 << 20, .chunk = chunk};
-            size_t at = 0;
-            for (double end = now() + b->o.seconds / 2; now() < end;) {
-                at = at + 2 * r.size_bytes > b->size_bytes ? 0 : at + r.size_bytes;
-                r.p = b->memory + at;
-                double start = now();
-                cpu_pool_run(b->pool, read_chunk, &r, (uint32_t)((r.size_bytes + chunk - 1) / chunk));
-                double speed = (double)r.size_bytes / (now() - start);
-                best = speed > best ? speed : best;
+    double best = 1e9;
+    uint64_t (*best_read)(const uint8_t *, size_t) = NULL;
+    size_t best_chunk = 0, half = b->size_bytes / 2;
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t i = 0; i < n_readers; i++) {
+            for (size_t chunk = 1 << 16; chunk <= 1 << 24; chunk *= 16) {
+                b->read = readers[i];
+                b->chunk = chunk;
+                double seconds = read_seconds(b, b->memory + round % 2 * half, half);
+                if (seconds < best) {
+                    best = seconds;
+                    best_read = b->read;
+                    best_chunk = chunk;
+                }
             }
         }
     }
-    return best;
+    b->read = best_read;
+    b->chunk = best_chunk;
 }
 
 static size_t lay_out(const struct bench *b, enum sc_type type, uint8_t *at, struct expert_weights *e)
@@ -115,46 +130,95 @@ static size_t lay_out(const struct bench *b, enum sc_type type, uint8_t *at, str
     return (size_t)(3 * size);
 }
 
-/* Seconds of the fastest run of one expert with n tokens; every run takes the next expert. */
-static double best_run(struct bench *b, const struct expert_weights *experts, uint32_t n_experts, uint32_t n)
+/* The share of the plain read that is asked for, in percent; 0: none */
+static int target_of(enum sc_type type)
 {
-    double best = 1e9;
-    uint32_t i = 0;
-    double end = now() + b->o.seconds;
-    for (uint32_t runs = 0; runs < 3 || now() < end; runs++, i = (i + 1) % n_experts) {
-        struct cpu_job job = {.expert = &experts[i], .n = n};
-        double start = now();
-        cpu_experts_run(b->cpu, &job, 1, b->x, b->y);
-        double seconds = now() - start;
-        best = seconds < best ? seconds : best;
+    switch (type) {
+    case SC_Q2_K:
+    case SC_Q3_K: return 60;
+    case SC_Q4_0:
+    case SC_Q4_K:
+    case SC_Q5_K:
+    case SC_Q6_K:
+    case SC_Q8_0:
+    case SC_IQ4_XS: return 85;
+    default: return 0;
     }
-    return best;
+}
+
+enum { MAX_EXPERTS = 256, MAX_ROUNDS = 1000 };
+
+struct experts {
+    struct expert_weights list[MAX_EXPERTS];
+    uint32_t n, next; /* every run takes the next one */
+    size_t size_bytes;
+};
+
+static double run_seconds(struct bench *b, struct experts *e, uint32_t n_tokens)
+{
+    struct cpu_job job = {.expert = &e->list[e->next++ % e->n], .n = n_tokens};
+    double start = now();
+    cpu_experts_run(b->cpu, &job, 1, b->x, b->y);
+    return now() - start;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t n)
+{
+    qsort(values, n, sizeof values[0], compare);
+    return values[n / 2];
+}
+
+/* One token: a read and a run in turn, both of memory that was not touched since all else was. */
+static void bench_one(struct bench *b, struct experts *e, enum sc_type type)
+{
+    static double reads[MAX_ROUNDS], runs[MAX_ROUNDS], ratios[MAX_ROUNDS];
+    size_t n = 0;
+    run_seconds(b, e, 1);
+    for (double end = now() + 2 * b->o.seconds; n < MAX_ROUNDS && (n < 5 || now() < end); n++) {
+        reads[n] = read_seconds(b, e->list[e->next++ % e->n].gate.data, e->size_bytes);
+        runs[n] = run_seconds(b, e, 1);
+        ratios[n] = reads[n] / runs[n];
+    }
+    double share = 100 * median(ratios, n), size = (double)e->size_bytes * 1e-9;
+    printf(" %4zu | %5.1f | %5.1f | %4.0f %% |", e->size_bytes >> 20, size / median(reads, n), size / median(runs, n),
+           share);
+    int target = target_of(type);
+    if (target > 0)
+        printf(" %2d %%: %s |", target, share >= target ? "yes" : "NO ");
+    else
+        printf("           |");
 }
 
 static void bench_type(struct bench *b, const struct sc_type_info *info)
 {
-    struct expert_weights experts[256];
-    uint32_t n_experts = 0;
-    uint64_t state = 1;
-    size_t used = 0, size = lay_out(b, info->type, b->memory, &experts[0]);
-    for (; used + size <= b->size_bytes && n_experts < 256; used += size)
-        lay_out(b, info->type, b->memory + used, &experts[n_experts++]);
-    if (n_experts == 0) {
-        printf("| %s | an expert does not fit |\n", info->name);
+    struct experts e = {.size_bytes = lay_out(b, info->type, b->memory, &e.list[0])};
+    for (size_t used = 0; used + e.size_bytes <= b->size_bytes && e.n < MAX_EXPERTS; used += e.size_bytes)
+        lay_out(b, info->type, b->memory + used, &e.list[e.n++]);
+    printf("| %-6s |", info->name);
+    if (e.n < 2) {
+        printf(" two experts do not fit |\n");
         return;
     }
-    random_blocks(b->memory, info->type, size / info->block_bytes, 0.01f, &state);
-    for (uint32_t i = 1; i < n_experts; i++)
-        memcpy(b->memory + i * size, b->memory, size);
+    uint64_t state = 1;
+    random_blocks(b->memory, info->type, e.size_bytes / info->block_bytes, 0.01f, &state);
+    for (uint32_t i = 1; i < e.n; i++)
+        memcpy(b->memory + i * e.size_bytes, b->memory, e.size_bytes);
 
-    double read = read_speed(b);
-    double one = (double)size / best_run(b, experts, n_experts, 1);
-    printf("| %-6s | %4zu | %6.1f | %6.1f | %4.0f %% |", info->name, size >> 20, read * 1e-9, one * 1e-9,
-           100 * one / read);
+    bench_one(b, &e, info->type);
     for (const char *t = b->o.tokens; *t; t += strcspn(t, ","), t += *t == ',') {
         uint32_t n = (uint32_t)strtoul(t, NULL, 10);
-        double flop = 6.0 * b->o.n_embd * b->o.n_ff * n;
-        printf(" %6.1f |", flop / best_run(b, experts, n_experts, n) * 1e-9);
+        double runs[MAX_ROUNDS];
+        size_t n_runs = 0;
+        run_seconds(b, &e, n);
+        for (double end = now() + b->o.seconds; n_runs < MAX_ROUNDS && (n_runs < 3 || now() < end); n_runs++)
+            runs[n_runs] = run_seconds(b, &e, n);
+        printf(" %5.0f |", 6.0 * b->o.n_embd * b->o.n_ff * n / median(runs, n_runs) * 1e-9);
         fflush(stdout);
     }
     printf("\n");
@@ -171,16 +235,16 @@ static bool wanted(const char *list, const char *name)
 
 static int usage(void)
 {
-    fputs(
-        "usage: bench_cpu_experts [--types q4_k,...] [--level avx512|avx2|portable] [--tokens 4,16,64] [--threads N]\n"
-        "                         [--embd 4096] [--ff 14336] [--mib 640] [--seconds 1]\n",
-        stderr);
+    fputs("usage: bench_cpu_experts [--types q4_k,...] [--level avx512|avx2|portable] [--tokens 2,4,8,16,64] "
+          "[--threads N]\n"
+          "                         [--embd 4096] [--ff 14336] [--mib 640] [--seconds 0.5]\n",
+          stderr);
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    struct bench b = {.o = {"", NULL, "4,16,64", 0, 4096, 14336, 1, 640}};
+    struct bench b = {.o = {"", NULL, "2,4,8,16,64", 0, 4096, 14336, 0.5, 640}};
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 == argc)
             return usage();
@@ -227,15 +291,17 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < (size_t)most * b.o.n_embd; i++)
         b.x[i] = random_normal(&state);
 
-    printf("%s, %u threads, n_embd %u, n_ff %u; read and 1 token in GB/s, then GFLOP/s at so many tokens\n\n",
+    printf("%s, %u threads, n_embd %u, n_ff %u; plain read and 1 token in GB/s, their ratio; then GFLOP/s at so many "
+           "tokens; medians\n\n",
            cpu_experts_level(b.cpu), cpu_pool_threads(b.pool), b.o.n_embd, b.o.n_ff);
-    printf("| type   | MiB  | read   | 1      | share  |");
+    printf("| type   | MiB  | read  | 1     | share  | target    |");
     for (const char *t = b.o.tokens; *t; t += strcspn(t, ","), t += *t == ',')
-        printf(" %6.*s |", (int)strcspn(t, ","), t);
-    printf("\n|---|---|---|---|---|");
+        printf(" %5.*s |", (int)strcspn(t, ","), t);
+    printf("\n|---|--:|--:|--:|--:|---|");
     for (const char *t = b.o.tokens; *t; t += strcspn(t, ","), t += *t == ',')
-        printf("---|");
+        printf("--:|");
     printf("\n");
+    choose_reader(&b);
     size_t n_types;
     const struct sc_type_info *types = sc_types(&n_types);
     for (size_t i = 0; i < n_types; i++)

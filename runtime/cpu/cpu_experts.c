@@ -18,7 +18,9 @@ struct cpu_experts {
     struct cpu_pool *pool;
     const struct cpu_kernels *kernels;
     uint32_t n_embd, n_ff, max_rows;
-    float *h; /* (max_rows, n_ff) silu(gate) * up of all jobs, one after the other */
+    float *h;                     /* (max_rows, n_ff) silu(gate) * up of all jobs, one after the other */
+    struct cpu_fixed *x_fixed[2]; /* (max_rows, n_embd / 256) x for gate and, where its type is another, for up */
+    struct cpu_fixed *h_fixed;    /* (max_rows, n_ff / 256) */
 
     /* the call */
     const struct cpu_job *jobs;
@@ -35,19 +37,19 @@ static uint32_t choose_item_rows(const struct cpu_experts *c, uint32_t rows)
     return item_rows > MIN_ITEM_ROWS ? item_rows : MIN_ITEM_ROWS;
 }
 
-/* The job of an item, what came before it in h, and the rows of the item. */
+/* The job of an item, what came before it in the call, and the rows of the item. */
 struct part {
     const struct cpu_job *job;
-    float *h;
+    uint32_t before;
     uint32_t first, n_rows;
 };
 
 static struct part part_of(const struct cpu_experts *c, uint32_t item, uint32_t rows)
 {
     uint32_t n_items = (rows + c->item_rows - 1) / c->item_rows;
-    struct part p = {.job = &c->jobs[item / n_items], .h = c->h};
+    struct part p = {.job = &c->jobs[item / n_items]};
     for (const struct cpu_job *j = c->jobs; j < p.job; j++)
-        p.h += (size_t)j->n * c->n_ff;
+        p.before += j->n;
     p.first = item % n_items * c->item_rows;
     p.n_rows = rows - p.first < c->item_rows ? rows - p.first : c->item_rows;
     return p;
@@ -77,12 +79,36 @@ static void multiply_tile(const struct cpu_kernels *k, const struct weight *w, u
     }
 }
 
-static void dot_rows(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
-                     const float *x, float *out, const struct weight *next, uint32_t next_first)
+/* The columns that are done in fixed point. */
+static uint32_t fixed_cols(const struct cpu_kernels *k, const struct weight *w)
 {
+    return k->types[w->type].dot_fixed ? w->cols / 256 * 256 : 0;
+}
+
+/* next: see cpu_kernels.h */
+static void dot_rows(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
+                     const float *x, const struct cpu_fixed *x_fixed, float *out, const uint8_t *next)
+{
+    const struct cpu_type_kernels *t = &k->types[w->type];
     size_t row_bytes = bytes_of(w->type, w->cols);
-    k->types[w->type].dot(w->data + first * row_bytes, row_bytes, n_rows, w->cols, x, out,
-                          next->data + next_first * bytes_of(next->type, next->cols));
+    uint32_t done = fixed_cols(k, w);
+    const uint8_t *data = w->data + first * row_bytes, *rest = data + bytes_of(w->type, done);
+    if (done == 0) {
+        t->dot(data, row_bytes, n_rows, w->cols, x, out, next);
+        return;
+    }
+    t->dot_fixed(data, row_bytes, n_rows, done, x_fixed, out);
+    if (done < w->cols) {
+        float more[MAX_ITEM_ROWS];
+        t->dot(rest, row_bytes, n_rows, w->cols - done, x + done, more, next);
+        for (uint32_t r = 0; r < n_rows; r++)
+            out[r] += more[r];
+    }
+}
+
+static const uint8_t *row_of(const struct weight *w, uint32_t row)
+{
+    return w->data + row * bytes_of(w->type, w->cols);
 }
 
 static const float *x_row(const struct cpu_experts *c, const struct cpu_job *j, uint32_t i)
@@ -93,6 +119,54 @@ static const float *x_row(const struct cpu_experts *c, const struct cpu_job *j, 
 static float *y_row(const struct cpu_experts *c, const struct cpu_job *j, uint32_t i)
 {
     return c->y + (size_t)(j->y_rows ? j->y_rows[i] : i) * c->n_embd;
+}
+
+static float *h_row(const struct cpu_experts *c, uint32_t row)
+{
+    return c->h + (size_t)row * c->n_ff;
+}
+
+static struct cpu_fixed *x_fixed_row(const struct cpu_experts *c, uint32_t row, bool up)
+{
+    return c->x_fixed[up] + (size_t)row * (c->n_embd / 256);
+}
+
+static struct cpu_fixed *h_fixed_row(const struct cpu_experts *c, uint32_t row)
+{
+    return c->h_fixed + (size_t)row * (c->n_ff / 256);
+}
+
+static void quantize(const struct cpu_kernels *k, const struct weight *w, const float *x, struct cpu_fixed *out)
+{
+    uint32_t n = fixed_cols(k, w);
+    if (n > 0)
+        k->types[w->type].quantize(x, n, out);
+}
+
+/* Row `row` of the call: of x, then of h. */
+static void quantize_x(void *context, uint32_t row)
+{
+    const struct cpu_experts *c = context;
+    const struct cpu_job *j = c->jobs;
+    uint32_t i = row;
+    for (; i >= j->n; j++)
+        i -= j->n;
+    if (j->n > 1)
+        return;
+    quantize(c->kernels, &j->expert->gate, x_row(c, j, i), x_fixed_row(c, row, false));
+    if (j->expert->up.type != j->expert->gate.type)
+        quantize(c->kernels, &j->expert->up, x_row(c, j, i), x_fixed_row(c, row, true));
+}
+
+static void quantize_h(void *context, uint32_t row)
+{
+    const struct cpu_experts *c = context;
+    const struct cpu_job *j = c->jobs;
+    uint32_t i = row;
+    for (; i >= j->n; j++)
+        i -= j->n;
+    if (j->n == 1)
+        quantize(c->kernels, &j->expert->down, h_row(c, row), h_fixed_row(c, row));
 }
 
 /* h = silu(gate x) * (up x), some rows of it */
@@ -106,12 +180,13 @@ static void gate_up(void *context, uint32_t item)
 
     if (p.job->n == 1) {
         const float *x = x_row(c, p.job, 0);
-        dot_rows(k, &e->gate, p.first, p.n_rows, x, gate, &e->up, p.first);
-        dot_rows(k, &e->up, p.first, p.n_rows, x, up, &e->gate, p.first + p.n_rows);
+        dot_rows(k, &e->gate, p.first, p.n_rows, x, x_fixed_row(c, p.before, false), gate, row_of(&e->up, p.first));
+        dot_rows(k, &e->up, p.first, p.n_rows, x, x_fixed_row(c, p.before, e->up.type != e->gate.type), up,
+                 row_of(&e->gate, p.first + p.n_rows));
         memset(gate + p.n_rows, 0, 16 * sizeof gate[0]);
         memset(up + p.n_rows, 0, 16 * sizeof up[0]);
         k->silu_mul(gate, up, (p.n_rows + 15) / 16 * 16);
-        memcpy(p.h + p.first, gate, p.n_rows * sizeof gate[0]);
+        memcpy(h_row(c, p.before) + p.first, gate, p.n_rows * sizeof gate[0]);
         return;
     }
     for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
@@ -127,7 +202,7 @@ static void gate_up(void *context, uint32_t item)
                 k->silu_mul(gate + i * CPU_BATCH, up + i * CPU_BATCH, (n + 15) / 16 * 16);
             for (uint32_t t = 0; t < n; t++)
                 for (uint32_t i = 0; i < n_rows; i++)
-                    p.h[(size_t)(first + t) * c->n_ff + p.first + r + i] = gate[i * CPU_BATCH + t];
+                    h_row(c, p.before + first + t)[p.first + r + i] = gate[i * CPU_BATCH + t];
         }
     }
 }
@@ -142,7 +217,8 @@ static void down(void *context, uint32_t item)
     _Alignas(64) float out[CPU_TILE_ROWS * CPU_BATCH];
 
     if (p.job->n == 1) {
-        dot_rows(k, w, p.first, p.n_rows, p.h, y_row(c, p.job, 0) + p.first, w, p.first + p.n_rows);
+        dot_rows(k, w, p.first, p.n_rows, h_row(c, p.before), h_fixed_row(c, p.before), y_row(c, p.job, 0) + p.first,
+                 row_of(w, p.first + p.n_rows));
         return;
     }
     for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
@@ -151,7 +227,7 @@ static void down(void *context, uint32_t item)
             uint32_t n = p.job->n - first < CPU_BATCH ? p.job->n - first : CPU_BATCH;
             const float *h[CPU_BATCH];
             for (uint32_t t = 0; t < n; t++)
-                h[t] = p.h + (size_t)(first + t) * c->n_ff;
+                h[t] = h_row(c, p.before + first + t);
             multiply_tile(k, w, p.first + r, n_rows, h, n, out);
             for (uint32_t t = 0; t < n; t++)
                 for (uint32_t i = 0; i < n_rows; i++)
@@ -177,13 +253,23 @@ void cpu_experts_run(struct cpu_experts *c, const struct cpu_job *jobs, uint32_t
         n_rows += jobs[i].n;
     }
     assert(n_rows <= c->max_rows);
-    (void)n_rows;
     c->jobs = jobs;
     c->n_jobs = n_jobs;
     c->x = x;
     c->y = y;
+    cpu_pool_run(c->pool, quantize_x, c, n_rows);
     run_phase(c, gate_up, c->n_ff);
+    cpu_pool_run(c->pool, quantize_h, c, n_rows);
     run_phase(c, down, c->n_embd);
+}
+
+/* rows times cols, at least one, in whole lines of the cache; NULL if there is no such memory */
+static void *allocate(size_t rows, size_t cols, size_t size)
+{
+    size_t row_bytes = cols * size;
+    if (row_bytes > 0 && rows > (SIZE_MAX - 64) / row_bytes)
+        return NULL;
+    return aligned_alloc(64, (rows * row_bytes + 64) / 64 * 64);
 }
 
 struct cpu_experts *cpu_experts_create(struct cpu_pool *pool, uint32_t n_embd, uint32_t n_ff, uint32_t max_rows,
@@ -194,15 +280,23 @@ struct cpu_experts *cpu_experts_create(struct cpu_pool *pool, uint32_t n_embd, u
     if (!kernels)
         return NULL;
     struct cpu_experts *c = malloc(sizeof *c);
-    float *h = max_rows > SIZE_MAX / sizeof *h / n_ff ? NULL : aligned_alloc(64, (size_t)max_rows * n_ff * sizeof *h);
-    if (!c || !h) {
+    if (c)
+        *c = (struct cpu_experts){
+            .pool = pool,
+            .kernels = kernels,
+            .n_embd = n_embd,
+            .n_ff = n_ff,
+            .max_rows = max_rows,
+            .h = allocate(max_rows, n_ff, sizeof(float)),
+            .x_fixed = {allocate(max_rows, n_embd / 256, sizeof(struct cpu_fixed)),
+                        allocate(max_rows, n_embd / 256, sizeof(struct cpu_fixed))},
+            .h_fixed = allocate(max_rows, n_ff / 256, sizeof(struct cpu_fixed)),
+        };
+    if (!c || !c->h || !c->x_fixed[0] || !c->x_fixed[1] || !c->h_fixed) {
         sc_fail_memory(e, "experts on the CPU");
-        free(h);
-        free(c);
+        cpu_experts_destroy(c);
         return NULL;
     }
-    *c = (struct cpu_experts){
-        .pool = pool, .kernels = kernels, .n_embd = n_embd, .n_ff = n_ff, .max_rows = max_rows, .h = h};
     return c;
 }
 
@@ -210,6 +304,9 @@ void cpu_experts_destroy(struct cpu_experts *c)
 {
     if (!c)
         return;
+    free(c->h_fixed);
+    free(c->x_fixed[1]);
+    free(c->x_fixed[0]);
     free(c->h);
     free(c);
 }

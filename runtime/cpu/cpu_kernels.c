@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cpu_kernels.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "bytes.h"
@@ -22,7 +24,11 @@ INLINE float half(const uint8_t *p)
     return cpu_half_floats[load_u16(p)];
 }
 
-#if defined(CPU_LEVEL_AVX512)
+#if defined(CPU_LEVEL_AVX512_VNNI)
+#include "vector_avx512.h"
+#define TABLE cpu_kernels_avx512_vnni
+#define NAME "avx512_vnni"
+#elif defined(CPU_LEVEL_AVX512)
 #include "vector_avx512.h"
 #define TABLE cpu_kernels_avx512
 #define NAME "avx512"
@@ -243,11 +249,18 @@ static void silu_mul(float *gate, const float *up, uint32_t n)
     }
 LAYOUTS(KERNELS)
 
-#define ENTRY(TYPE, type, weights, bytes, quarters, span, scales) [SC_##TYPE] = {dot_##type, expand_##type},
+#if defined(CPU_LEVEL_AVX512_VNNI)
+#include "fixed.h"
+#else
+#define FIXED_LAYOUTS(X)
+#endif
+
+#define ENTRY(TYPE, type, weights, bytes, quarters, span, scales) \
+    [SC_##TYPE] = {.dot = dot_##type, .expand = expand_##type},
 const struct cpu_kernels TABLE = {
     .name = NAME,
     .lanes = LANES,
-    .types = {LAYOUTS(ENTRY)},
+    .types = {LAYOUTS(ENTRY) FIXED_LAYOUTS(FIXED_ENTRY)},
     .multiply = multiply,
     .silu_mul = silu_mul,
 };

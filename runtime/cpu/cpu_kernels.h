@@ -7,6 +7,15 @@
  * Activations and sums are fp32. A sum over n products is made in lanes, so no product passes through more than
  * cpu_kernels_depth(n) additions: |got - want| <= (depth + 2) * FLT_EPSILON / 2 * sum|w x|, to first order. The order
  * depends on n and on whether there is one token or more, and on nothing else.
+ *
+ * A level may have kernels in fixed point for a type. They round 256 activations at a time to 16 bits, so each is off
+ * by at most CPU_FIXED_ERROR times the largest of them. Then all is exact, weights too, until the sums of a group are
+ * multiplied with its scale and added up in fp32: with w = d q - m and up to cpu_fixed_depth(n) roundings,
+ *
+ *     |got - want| <= sum over blocks of CPU_FIXED_ERROR max|x| sum|w| + (depth + 2) * FLT_EPSILON / 2 * sum (|d q| +
+ * |m|) |x|
+ *
+ * What is not finite makes NaN of all 256.
  */
 #ifndef SCORIA_CPU_KERNELS_H
 #define SCORIA_CPU_KERNELS_H
@@ -20,6 +29,18 @@
 /* A tile of weights is expanded into the first-level cache and multiplied with up to BATCH tokens. */
 enum { CPU_TILE_ROWS = 12, CPU_TILE_COLS = 512, CPU_BATCH = 64 };
 
+/* 256 activations in fixed point, x = scale * (256 * high + low), arranged for a type of weights. */
+struct cpu_fixed {
+    _Alignas(64) int8_t high[256];
+    int8_t low[256];
+    float offsets[16]; /* sums of x / scale, for the weights' offsets */
+    float scale;
+};
+
+#define CPU_FIXED_MOST (127 * 256 + 127)
+#define CPU_FIXED_ERROR \
+    (0.51 / CPU_FIXED_MOST) /* of an activation, times the largest of its 256: half a unit and rounding */
+
 struct cpu_type_kernels {
     /*
      * y[r] = sum of row r * x, for n_rows rows of n_cols weights, row_bytes apart. The rows from `next` on will be
@@ -29,6 +50,11 @@ struct cpu_type_kernels {
                 const uint8_t *next);
     /* n weights, whole blocks, or any multiple of 16 of the types without blocks */
     void (*expand)(const uint8_t *w, uint32_t n, float *out);
+
+    /* In fixed point; NULL where the level does not have it for the type. n_cols of the same, a multiple of 256: */
+    void (*quantize)(const float *x, uint32_t n_cols, struct cpu_fixed *out);
+    void (*dot_fixed)(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const struct cpu_fixed *x,
+                      float *y);
 };
 
 struct cpu_kernels {
@@ -47,14 +73,15 @@ struct cpu_kernels {
 
 extern const struct cpu_kernels cpu_kernels_portable;
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512_vnni;
 #endif
 
 /* What each half is as a float. cpu_kernels_find fills it, before it gives out the first kernels. */
 extern float cpu_half_floats[1 << 16];
 
-/* The most additions that one of n products passes through. */
+/* The most additions that one of n products passes through; in fixed point, the most roundings of a sum. */
 uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n);
+uint32_t cpu_fixed_depth(const struct cpu_kernels *k, uint32_t n);
 
 /* The level of this name; NULL: the best one. NULL and an error if there is none, or the processor lacks it. */
 const struct cpu_kernels *cpu_kernels_find(const char *name, struct sc_error *e) SC_CHECK;

@@ -30,6 +30,11 @@ static bool has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+static bool has_avx512_vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 /* best first */
@@ -38,6 +43,7 @@ static const struct {
     bool (*is_supported)(void);
 } levels[] = {
 #if defined(__x86_64__)
+    {&cpu_kernels_avx512_vnni, has_avx512_vnni},
     {&cpu_kernels_avx512, has_avx512},
     {&cpu_kernels_avx2, has_avx2},
 #endif
@@ -70,4 +76,10 @@ uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n)
     uint32_t tile_cols = n < CPU_TILE_COLS ? n : CPU_TILE_COLS;
     uint32_t many = tile_cols / k->lanes + n / CPU_TILE_COLS + 1;
     return (one > many ? one : many) + 6; /* the lanes' sums: at most 4 and 2 */
+}
+
+uint32_t cpu_fixed_depth(const struct cpu_kernels *k, uint32_t n)
+{
+    /* in a block: the offset, four sums and their conversion; then a chain of blocks, the lanes' sums, and the rest */
+    return 6 + n / 256 + 4 + cpu_kernels_depth(k, n % 256);
 }

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kernels in fixed point for AVX-512 with VNNI, included by cpu_kernels.c: whole numbers within 256 weights, floats
+ * from there on. cpu_kernels.h says what the activations look like and what they are good for.
+ *
+ * A register holds 64 weights as bytes, in four groups of 16 that have a scale each. An instruction multiplies them
+ * with 64 activations and leaves the sums of four: 16 sums, whose scales a permutation brings from the block's vector
+ * of scales. Which group comes when follows from the format, so the activations are put into that order once a call.
+ */
+#ifndef SCORIA_FIXED_H
+#define SCORIA_FIXED_H
+
+#define VB __m512i
+
+#include "fixed_unpack.h"
+
+/* type, bytes of 256 weights, order of the groups, lane of a group's scale and of its offset, what q stands for 0 */
+#define FIXED_LAYOUTS(X) \
+    X(Q4_0, q4_0, 144, order_nibbles, lane_32, 0, 8) \
+    X(Q8_0, q8_0, 272, order_plain, lane_32, 0, 128) \
+    X(Q2_K, q2_k, 84, order_pairs, lane_16, 0, 0) \
+    X(Q3_K, q3_k, 110, order_pairs, lane_16, 0, 4) \
+    X(Q4_K, q4_k, 144, order_halves, lane_q4_k, 4, 0) \
+    X(Q5_K, q5_k, 176, order_halves, lane_q4_k, 4, 0) \
+    X(Q6_K, q6_k, 210, order_plain, lane_16, 0, 32) \
+    X(IQ4_NL, iq4_nl, 144, order_nibbles, lane_32, 0, 128) \
+    X(IQ4_XS, iq4_xs, 136, order_nibbles, lane_32, 0, 128)
+
+struct fixed_layout {
+    unsigned bytes;
+    const uint8_t *order;             /* (16): which group the registers' n-th 16 weights are */
+    unsigned (*lane)(unsigned group); /* of its scale */
+    unsigned offset_lane;             /* of its offset, counted from there */
+    unsigned center;                  /* the q of weight 0; 0: the offsets are minimums of their own */
+    void (*scales)(const uint8_t *b, struct fixed_scales *s);
+    void (*quants)(const uint8_t *b, VB q[4]);
+};
+
+INLINE void lanes_of(struct fixed_layout f, __m512i lanes[4])
+{
+    for (unsigned j = 0; j < 4; j++) {
+        uint32_t l[16];
+        for (unsigned i = 0; i < 16; i++)
+            l[i] = f.lane(f.order[4 * j + i / 4]);
+        lanes[j] = _mm512_loadu_si512(l);
+    }
+}
+
+/*
+ * 256 activations for a type: high and low byte of each in the order of the type's groups, and what the offsets are
+ * multiplied with. The low byte is signed, so that one instruction takes both.
+ */
+INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fixed *out)
+{
+    VI largest = {0}; /* as bits: so NaN is larger than infinity, and that than any number */
+    for (unsigned i = 0; i < 256; i += LANES)
+        largest = (VI)_mm512_max_epu32((__m512i)largest, (__m512i)((VI)vector_load(x + i) & 0x7fffffff));
+    uint32_t bits = _mm512_reduce_max_epu32((__m512i)largest);
+    float most;
+    memcpy(&most, &bits, sizeof most);
+    if (!(most <= FLT_MAX)) {
+        *out = (struct cpu_fixed){.scale = NAN};
+        return;
+    }
+    float inverse = most >= 0x1p-100f ? CPU_FIXED_MOST / most : 0; /* never infinite */
+    int32_t sums[16], offsets[16] = {0};
+    for (unsigned p = 0; p < 16; p++) {
+        unsigned group = f.order[p];
+        __m512i v = _mm512_cvtps_epi32(vector_load(x + 16 * group) * inverse);
+        __m512i high = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
+        _mm_store_si128((void *)(out->high + 16 * p), _mm512_cvtepi32_epi8(high));
+        _mm_store_si128((void *)(out->low + 16 * p), _mm512_cvtepi32_epi8(v));
+        sums[group] = _mm512_reduce_add_epi32(v);
+    }
+    for (unsigned group = 0; group < 16; group++)
+        offsets[f.lane(group) + f.offset_lane] -= sums[group] * (f.center ? (int32_t)f.center : 1);
+    vector_store(out->offsets, to_float((VI)_mm512_loadu_si512(offsets)));
+    out->scale = most / CPU_FIXED_MOST;
+}
+
+enum { FIXED_ROWS = 4, FIXED_AHEAD = 2048 /* bytes that are asked for ahead, in each row */ };
+
+/* What FIXED_ROWS rows make of a block of x. What is fused is written down, so that all rows round alike. */
+INLINE void dot_fixed_block(struct fixed_layout f, const uint8_t *const rows[FIXED_ROWS], const struct cpu_fixed *x,
+                            const __m512i lanes[4], VF sums[FIXED_ROWS])
+{
+    struct fixed_scales s[FIXED_ROWS];
+    VB q[FIXED_ROWS][4];
+    VF part[FIXED_ROWS];
+    UNROLL
+    for (unsigned r = 0; r < FIXED_ROWS; r++) {
+        f.scales(rows[r], &s[r]);
+        f.quants(rows[r], q[r]);
+        part[r] = s[r].offset * _mm512_load_ps(x->offsets);
+    }
+    UNROLL
+    for (unsigned j = 0; j < 4; j++) {
+        VB high = _mm512_load_si512(x->high + 64 * j), low = _mm512_load_si512(x->low + 64 * j);
+        __asm__("" : "+v"(high), "+v"(low)); /* loaded once for all rows: loads are what the kernel is short of */
+        UNROLL
+        for (unsigned r = 0; r < FIXED_ROWS; r++) {
+            __m512i sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), q[r][j], high), 8);
+            sum = _mm512_dpbusd_epi32(sum, q[r][j], low);
+            part[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(lanes[j], s[r].scale), part[r]);
+        }
+    }
+    UNROLL
+    for (unsigned r = 0; r < FIXED_ROWS; r++)
+        sums[r] = _mm512_fmadd_ps(part[r], vector_set(x->scale), sums[r]);
+}
+
+/* Each of FIXED_ROWS equal parts of the rows is read from end to end: so many streams, and no gaps in them. */
+INLINE void dot_fixed(struct fixed_layout f, const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const struct cpu_fixed *x, float *y)
+{
+    __m512i lanes[4];
+    lanes_of(f, lanes);
+    uint32_t stream = (n_rows + FIXED_ROWS - 1) / FIXED_ROWS;
+    for (uint32_t row = 0; row < stream; row++) {
+        const uint8_t *rows[FIXED_ROWS];
+        uint32_t index[FIXED_ROWS];
+        VF sums[FIXED_ROWS] = {{0}};
+        for (uint32_t r = 0; r < FIXED_ROWS; r++) {
+            index[r] = row + r * stream < n_rows ? row + r * stream : row;
+            rows[r] = w + index[r] * row_bytes;
+        }
+        for (uint32_t k = 0; k < n_cols / 256; k++) {
+            UNROLL
+            for (uint32_t r = 0; r < FIXED_ROWS; r++) {
+                UNROLL
+                for (unsigned i = 0; i < f.bytes; i += 64)
+                    __builtin_prefetch((const void *)((uintptr_t)rows[r] + FIXED_AHEAD + i), 0, 3);
+            }
+            dot_fixed_block(f, rows, &x[k], lanes, sums);
+            UNROLL
+            for (uint32_t r = 0; r < FIXED_ROWS; r++)
+                rows[r] += f.bytes;
+        }
+        for (uint32_t r = 0; r < FIXED_ROWS; r++)
+            y[index[r]] = vector_sum(sums[r]);
+    }
+}
+
+#define FIXED_KERNELS(TYPE, type, bytes, order, lane, offset_lane, center) \
+    static const struct fixed_layout fixed_##type = { \
+        bytes, order, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
+    static void quantize_##type(const float *x, uint32_t n_cols, struct cpu_fixed *out) \
+    { \
+        for (uint32_t k = 0; k < n_cols / 256; k++) \
+            quantize_block(fixed_##type, x + 256 * k, &out[k]); \
+    } \
+    static void dot_fixed_##type(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, \
+                                 const struct cpu_fixed *x, float *y) \
+    { \
+        dot_fixed(fixed_##type, w, row_bytes, n_rows, n_cols, x, y); \
+    }
+FIXED_LAYOUTS(FIXED_KERNELS)
+
+#define FIXED_ENTRY(TYPE, type, ...) [SC_##TYPE].quantize = quantize_##type, [SC_##TYPE].dot_fixed = dot_fixed_##type,
+
+#endif
