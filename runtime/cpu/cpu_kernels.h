@@ -8,7 +8,7 @@
  * cpu_kernels_depth(n) additions: |got - want| <= (depth + 2) * FLT_EPSILON / 2 * sum|w x|, to first order. The order
  * depends on n and on whether there is one token or more, and on nothing else.
  *
- * A level may have kernels in fixed point for a type. They round 256 activations at a time to 16 bits, so each is off
+ * A level may have kernels in fixed point for a type. They round 256 activations at a time to 21 bits, so each is off
  * by at most CPU_FIXED_ERROR times the largest of them. Then all is exact, weights too, until the sums of a group are
  * multiplied with its scale and added up in fp32: with w = d q - m and up to cpu_fixed_depth(n) roundings,
  *
@@ -29,17 +29,18 @@
 /* A tile of weights is expanded into the first-level cache and multiplied with up to BATCH tokens. */
 enum { CPU_TILE_ROWS = 12, CPU_TILE_COLS = 512, CPU_BATCH = 64 };
 
-/* 256 activations in fixed point, x = scale * (256 * high + low), arranged for a type of weights. */
+/* 256 activations in fixed point, x = scale * (65536 * digits[0] + 256 * digits[1] + digits[2]), in a type's order. */
 struct cpu_fixed {
-    _Alignas(64) int8_t high[256];
-    int8_t low[256];
+    _Alignas(64) int8_t digits[3][256];
     float offsets[16]; /* sums of x / scale, for the weights' offsets */
     float scale;
 };
 
-#define CPU_FIXED_MOST (127 * 256 + 127)
-#define CPU_FIXED_ERROR \
-    (0.51 / CPU_FIXED_MOST) /* of an activation, times the largest of its 256: half a unit and rounding */
+/* 8 products with bytes fit in 32 bits. */
+#define CPU_FIXED_MOST (1 << 20)
+
+/* Of an activation, times the largest of its 256: half a unit, and three roundings to a float's 24 bits. */
+#define CPU_FIXED_ERROR (0.7 / CPU_FIXED_MOST)
 
 struct cpu_type_kernels {
     /*

@@ -80,6 +80,7 @@ uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n)
 
 uint32_t cpu_fixed_depth(const struct cpu_kernels *k, uint32_t n)
 {
-    /* in a block: the offset, four sums and their conversion; then a chain of blocks, the lanes' sums, and the rest */
-    return 6 + n / 256 + 4 + cpu_kernels_depth(k, n % 256);
+    /* in a block: the offset, its sum, four sums, a conversion; then a chain of blocks, the lanes' sums, and the rest
+     */
+    return 7 + n / 256 + 4 + cpu_kernels_depth(k, n % 256);
 }

@@ -14,21 +14,23 @@
 
 #include "fixed_unpack.h"
 
-/* type, bytes of 256 weights, order of the groups, lane of a group's scale and of its offset, what q stands for 0 */
+/* type, bytes of 256 weights, order of the groups, run, lane of a group's scale and of its offset, what q stands for 0
+ */
 #define FIXED_LAYOUTS(X) \
-    X(Q4_0, q4_0, 144, order_nibbles, lane_32, 0, 8) \
-    X(Q8_0, q8_0, 272, order_plain, lane_32, 0, 128) \
-    X(Q2_K, q2_k, 84, order_pairs, lane_16, 0, 0) \
-    X(Q3_K, q3_k, 110, order_pairs, lane_16, 0, 4) \
-    X(Q4_K, q4_k, 144, order_halves, lane_q4_k, 4, 0) \
-    X(Q5_K, q5_k, 176, order_halves, lane_q4_k, 4, 0) \
-    X(Q6_K, q6_k, 210, order_plain, lane_16, 0, 32) \
-    X(IQ4_NL, iq4_nl, 144, order_nibbles, lane_32, 0, 128) \
-    X(IQ4_XS, iq4_xs, 136, order_nibbles, lane_32, 0, 128)
+    X(Q4_0, q4_0, 144, order_nibbles, 2, lane_32, 0, 8) \
+    X(Q8_0, q8_0, 272, order_plain, 1, lane_32, 0, 128) \
+    X(Q2_K, q2_k, 84, order_pairs, 1, lane_16, 0, 0) \
+    X(Q3_K, q3_k, 110, order_pairs, 1, lane_16, 0, 4) \
+    X(Q4_K, q4_k, 144, order_halves, 1, lane_q4_k, 4, 0) \
+    X(Q5_K, q5_k, 176, order_halves, 1, lane_q4_k, 4, 0) \
+    X(Q6_K, q6_k, 210, order_plain, 1, lane_16, 0, 32) \
+    X(IQ4_NL, iq4_nl, 144, order_nibbles, 2, lane_32, 0, 128) \
+    X(IQ4_XS, iq4_xs, 136, order_nibbles, 2, lane_32, 0, 128)
 
 struct fixed_layout {
     unsigned bytes;
     const uint8_t *order;             /* (16): which group the registers' n-th 16 weights are */
+    unsigned run;                     /* so many registers, one after the other, share their scales */
     unsigned (*lane)(unsigned group); /* of its scale */
     unsigned offset_lane;             /* of its offset, counted from there */
     unsigned center;                  /* the q of weight 0; 0: the offsets are minimums of their own */
@@ -63,18 +65,18 @@ INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fix
         return;
     }
     float inverse = most >= 0x1p-100f ? CPU_FIXED_MOST / most : 0; /* never infinite */
-    int32_t sums[16], offsets[16] = {0};
+    int32_t sums[16] = {0};
     for (unsigned p = 0; p < 16; p++) {
         unsigned group = f.order[p];
         __m512i v = _mm512_cvtps_epi32(vector_load(x + 16 * group) * inverse);
-        __m512i high = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
-        _mm_store_si128((void *)(out->high + 16 * p), _mm512_cvtepi32_epi8(high));
-        _mm_store_si128((void *)(out->low + 16 * p), _mm512_cvtepi32_epi8(v));
-        sums[group] = _mm512_reduce_add_epi32(v);
+        sums[f.lane(group) + f.offset_lane] += _mm512_reduce_add_epi32(v);
+        for (unsigned d = 2; d < 3; d--) {
+            _mm_store_si128((void *)(out->digits[d] + 16 * p), _mm512_cvtepi32_epi8(v));
+            v = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8); /* the digits are signed */
+        }
     }
-    for (unsigned group = 0; group < 16; group++)
-        offsets[f.lane(group) + f.offset_lane] -= sums[group] * (f.center ? (int32_t)f.center : 1);
-    vector_store(out->offsets, to_float((VI)_mm512_loadu_si512(offsets)));
+    VF offset = vector_set(f.center ? -(float)f.center : -1);
+    vector_store(out->offsets, to_float((VI)_mm512_loadu_si512(sums)) * offset);
     out->scale = most / CPU_FIXED_MOST;
 }
 
@@ -94,15 +96,26 @@ INLINE void dot_fixed_block(struct fixed_layout f, const uint8_t *const rows[FIX
         part[r] = s[r].offset * _mm512_load_ps(x->offsets);
     }
     UNROLL
-    for (unsigned j = 0; j < 4; j++) {
-        VB high = _mm512_load_si512(x->high + 64 * j), low = _mm512_load_si512(x->low + 64 * j);
-        __asm__("" : "+v"(high), "+v"(low)); /* loaded once for all rows: loads are what the kernel is short of */
+    for (unsigned j = 0; j < 4; j += f.run) {
+        __m512i products[FIXED_ROWS] = {{0}};
         UNROLL
-        for (unsigned r = 0; r < FIXED_ROWS; r++) {
-            __m512i sum = _mm512_slli_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), q[r][j], high), 8);
-            sum = _mm512_dpbusd_epi32(sum, q[r][j], low);
-            part[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(lanes[j], s[r].scale), part[r]);
+        for (unsigned d = 0; d < 3; d++) {
+            UNROLL
+            for (unsigned i = j; i < j + f.run; i++) {
+                VB digits = _mm512_load_si512(x->digits[d] + 64 * i);
+                __asm__("" : "+v"(digits)); /* loaded once for all rows: loads are what the kernel is short of */
+                UNROLL
+                for (unsigned r = 0; r < FIXED_ROWS; r++) {
+                    if (d > 0 && i == j)
+                        products[r] = _mm512_slli_epi32(products[r], 8);
+                    products[r] = _mm512_dpbusd_epi32(products[r], q[r][i], digits);
+                }
+            }
         }
+        UNROLL
+        for (unsigned r = 0; r < FIXED_ROWS; r++)
+            part[r] =
+                _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[r]), _mm512_permutexvar_ps(lanes[j], s[r].scale), part[r]);
     }
     UNROLL
     for (unsigned r = 0; r < FIXED_ROWS; r++)
@@ -141,9 +154,9 @@ INLINE void dot_fixed(struct fixed_layout f, const uint8_t *w, size_t row_bytes,
     }
 }
 
-#define FIXED_KERNELS(TYPE, type, bytes, order, lane, offset_lane, center) \
+#define FIXED_KERNELS(TYPE, type, bytes, order, run, lane, offset_lane, center) \
     static const struct fixed_layout fixed_##type = { \
-        bytes, order, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
+        bytes, order, run, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
     static void quantize_##type(const float *x, uint32_t n_cols, struct cpu_fixed *out) \
     { \
         for (uint32_t k = 0; k < n_cols / 256; k++) \

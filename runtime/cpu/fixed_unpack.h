@@ -3,16 +3,16 @@
  * The GGUF blocks as the kernels in fixed point want them; loader/dequantize.c defines them. For each type, of 256
  * weights, which are a block or eight of them:
  *
- *   T_fixed_scales(b, s)  the vectors of scales and offsets: a group's weights are scale * q - offset * ..., see
- * fixed.h T_quants(b, q)        all q, as unsigned bytes, in any order of the groups of 16
+ *   T_fixed_scales(b, s)  the scales and offsets of the groups of 16 weights
+ *   T_quants(b, q)        all q, as unsigned bytes, in any order of the groups
+ *
+ * A weight is scale * q - offset, or scale * (q - center); then offset is scale.
  */
 #ifndef SCORIA_FIXED_UNPACK_H
 #define SCORIA_FIXED_UNPACK_H
 
 struct fixed_scales {
-    VF scale, offset;
-    __m512i q; /* scale = d * q, where the format has that */
-    VF d;
+    VF scale, offset; /* exact; a format's row of FIXED_LAYOUTS says which lane is whose */
 };
 
 /* The n-th 16 weights in the registers are group order[n]. */
@@ -65,18 +65,16 @@ INLINE VF broadcast_half(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_set1_epi16((short)load_u16(p)));
 }
 
-INLINE void set_scales(struct fixed_scales *s, VF d, __m512i q)
+INLINE void set_scales(struct fixed_scales *s, VF scale)
 {
-    s->d = d;
-    s->q = q;
-    s->scale = s->offset = d * _mm512_cvtepi32_ps(q);
+    s->scale = s->offset = scale;
 }
 
 INLINE void q2_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
-    __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)b));
-    set_scales(s, broadcast_half(b + 80), _mm512_and_si512(v, _mm512_set1_epi32(15)));
-    s->offset = broadcast_half(b + 82) * _mm512_cvtepi32_ps(_mm512_srli_epi32(v, 4));
+    VI v = load_bytes(b);
+    s->scale = broadcast_half(b + 80) * to_float(v & 15);
+    s->offset = broadcast_half(b + 82) * to_float(v >> 4);
 }
 
 INLINE void q2_k_quants(const uint8_t *b, VB q[4])
@@ -93,7 +91,7 @@ INLINE void q3_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
     top |= top << 30; /* for bytes 0 to 3 and, two bits further, 4 to 7 */
     uint64_t first = (low & 0x0f0f0f0f0f0f0f0f) | ((top & 0x0303030303030303) << 4);
     uint64_t second = (low >> 4 & 0x0f0f0f0f0f0f0f0f) | (top & 0x3030303030303030);
-    set_scales(s, broadcast_half(b + 108), (__m512i)(bytes_of(first, second, 0) - 32));
+    set_scales(s, broadcast_half(b + 108) * (to_float(bytes_of(first, second, 0)) - 32));
 }
 
 INLINE void q3_k_quants(const uint8_t *b, VB q[4])
@@ -113,7 +111,7 @@ INLINE void q4_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
     uint64_t low = load_u64(b + 4), top = load_u32(b + 12);
     top = (top & 0x0f0f0f0f) | (top >> 4 & 0x0f0f0f0f) << 32;
     uint64_t first = low & 0x3f3f3f3f3f3f3f3f, second = top | (low >> 2 & 0x3030303030303030);
-    set_scales(s, load_half_pairs(b, 0), (__m512i)bytes_of(first, second, 0));
+    set_scales(s, load_half_pairs(b, 0) * to_float(bytes_of(first, second, 0)));
 }
 
 INLINE void nibbles(VB v, VB q[2])
@@ -146,7 +144,7 @@ INLINE void q5_k_quants(const uint8_t *b, VB q[4])
 
 INLINE void q6_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
-    set_scales(s, broadcast_half(b + 208), _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(b + 192))));
+    set_scales(s, broadcast_half(b + 208) * load_signed_bytes(b + 192));
 }
 
 INLINE void q6_k_quants(const uint8_t *b, VB q[4])
@@ -173,7 +171,7 @@ INLINE void iq4_xs_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
     VI k = vector_iota(), zero = k * 0;
     VI scale = merge_bits((zero + load_u32(b + 4)) >> 4 * k, (zero + ((uint32_t)load_u16(b + 2) << 4)) >> 2 * k, 15);
-    set_scales(s, broadcast_half(b), (__m512i)((scale & 63) - 32)); /* lanes from 8 on are not used */
+    set_scales(s, broadcast_half(b) * (to_float(scale & 63) - 32)); /* lanes from 8 on are not used */
 }
 
 INLINE void iq4_xs_quants(const uint8_t *b, VB q[4])
@@ -199,7 +197,7 @@ INLINE VB load_4_blocks(const uint8_t *b)
 /* Lanes from 8 on are 0. */
 INLINE void halves_to_scales(__m128i halves, struct fixed_scales *s)
 {
-    s->scale = s->offset = _mm512_zextps256_ps512(_mm256_cvtph_ps(halves));
+    set_scales(s, _mm512_zextps256_ps512(_mm256_cvtph_ps(halves)));
 }
 
 INLINE void q4_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
