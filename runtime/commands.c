@@ -106,14 +106,18 @@ void commands_continue(struct commands *c, const struct commands *previous)
 
 void commands_see_host(struct commands *c)
 {
+    if (c->error.code)
+        return;
+    const VkPipelineStageFlags stages = c->queue->stages;
     VkMemoryBarrier memory = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = VK_ACCESS_HOST_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT,
+        .srcAccessMask = VK_ACCESS_HOST_WRITE_BIT | write_access(c),
+        .dstAccessMask = read_access(c) | write_access(c),
     };
-    if (!c->error.code)
-        c->gpu->vk.vkCmdPipelineBarrier(c->buffer, VK_PIPELINE_STAGE_HOST_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0,
-                                        1, &memory, 0, NULL, 0, NULL);
+    c->gpu->vk.vkCmdPipelineBarrier(c->buffer, VK_PIPELINE_STAGE_HOST_BIT | stages, stages, 0, 1, &memory, 0, NULL, 0,
+                                    NULL);
+    c->n_pending = 0;
+    c->n_barriers++;
 }
 
 static bool conflicts(const struct access *a, const struct access *b)

@@ -137,7 +137,10 @@ void commands_begin(struct commands *c, bool replayed);
 /* The same for a stream that always runs right behind `previous`: hazards are tracked across the two. */
 void commands_continue(struct commands *c, const struct commands *previous);
 
-/* Makes what the host wrote before a signal visible to the dispatches that follow. */
+/*
+ * Makes what the host wrote before a signal visible to the dispatches that follow, and separates them from everything
+ * before: then the streams between the previous one and this one may be left out.
+ */
 void commands_see_host(struct commands *c);
 
 /* Separates everything before from everything after, also from later streams that continue earlier ones. */

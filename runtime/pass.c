@@ -296,9 +296,12 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
     if (!(engine->path == PATH_HOST ? experts_hide(x, &engine->upload, e) : experts_promote(x, &engine->upload, e)) ||
         !upload_flush(&engine->upload, e))
         return lose_uploads(p);
+    const uint32_t device_experts = engine->path == PATH_HOST ? 0 : 1;
     for (uint32_t i = 0; i <= 2 * n_layers; i++)
         p->submissions[i] = (struct submission){.streams = p->list + i,
-                                                .n_streams = i == 2 * n_layers ? n_streams - i : 1,
+                                                .n_streams = i == 2 * n_layers ? n_streams - i
+                                                             : i % 2 == 1      ? device_experts
+                                                                               : 1,
                                                 .wait_host = i % 2 == 0 && i > 0 ? signalled + i / 2 : 0};
     if (!gpu_submit_chain(gpu, p->submissions, 2 * n_layers + 1, e))
         return false;
