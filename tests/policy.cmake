@@ -8,3 +8,7 @@ add_executable(simulate_experts ${PROJECT_SOURCE_DIR}/tools/simulate_experts.c $
 target_link_libraries(simulate_experts PRIVATE scoria_replay m scoria_options)
 
 scoria_test(test_policy LIBS scoria_replay DEFINITIONS SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")
+
+# for tools/bench-budgets
+add_executable(draw_curves ${PROJECT_SOURCE_DIR}/tools/draw_curves.c ${PROJECT_SOURCE_DIR}/tools/curve.c)
+target_link_libraries(draw_curves PRIVATE scoria_loader scoria_options)
