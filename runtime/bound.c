@@ -18,11 +18,7 @@ static double probability(const struct token_work *w, uint32_t n_resident, uint3
     return choose(n_resident, k) * choose(w->n_experts - n_resident, w->n_used - k) / choose(w->n_experts, w->n_used);
 }
 
-/*
- * Two that begin at once, each with its seconds alone, and slower while both run: when one is done, the other goes on
- * at its own pace.
- */
-static double side_by_side(double device, double device_share, double host, double host_share)
+double bound_side_by_side(double device, double device_share, double host, double host_share)
 {
     const double device_end = device / device_share, host_end = host / host_share;
     if (device_end < host_end)
@@ -59,7 +55,7 @@ double bound_both(const struct token_work *w, const struct links *l, double hit_
     for (uint32_t k = 0; k <= w->n_used; k++) {
         const double p = (less + 1 - resident) * probability(w, less, k) + (resident - less) * probability(w, more, k);
         const double device = k * w->expert_bytes / l->device, host = (w->n_used - k) * w->expert_bytes / l->host;
-        layer += p * side_by_side(device, l->device_beside / l->device, host, l->host_beside / l->host);
+        layer += p * bound_side_by_side(device, l->device_beside / l->device, host, l->host_beside / l->host);
     }
     return dense_seconds(w, l) + w->n_layers * (layer + l->round_trip);
 }

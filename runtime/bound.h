@@ -34,4 +34,10 @@ double bound_uploading(const struct token_work *w, const struct links *l, double
 double bound_both(const struct token_work *w, const struct links *l, double hit_rate);
 double bound_host(const struct token_work *w, const struct links *l);
 
+/*
+ * Two that begin at once, each with its seconds alone, and the share of its pace that it keeps while both run: when one
+ * is done, the other goes on at its own.
+ */
+double bound_side_by_side(double device, double device_share, double host, double host_share);
+
 #endif

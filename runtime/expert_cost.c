@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "bound.h"
+
 struct expert_cost expert_cost_of(const struct rates *r, const struct weights *w, const struct config *c,
                                   double resident)
 {
@@ -63,44 +65,35 @@ static double host_seconds(const struct expert_cost *c, double n_tokens)
                                                    : between(n_tokens, RATES_SMALL_BATCH, few, RATES_HOST_BATCH, many));
 }
 
-/* Both at work until one is done, each slower by the other; then the other alone. */
-static double both_seconds(const struct expert_cost *c, double device, double host)
+static struct links links_of(const struct expert_cost *c)
 {
     const struct rates *r = c->rates;
-    const double device_slower = fmax(1, r->device_expert / r->device_beside_host);
-    const double host_slower = fmax(1, r->host_expert / r->host_beside_device);
-    const double device_beside = device * device_slower, host_beside = host * host_slower;
-    return device_beside <= host_beside ? device_beside + (host_beside - device_beside) / host_slower
-                                        : host_beside + (device_beside - host_beside) / device_slower;
-}
-
-/* The mean of both engines' times over how many of a token's n_used experts have slots. */
-static double both_for_one(const struct expert_cost *c)
-{
-    const double p = c->resident;
-    double sum = 0, ways = 1; /* n_used over h */
-    for (uint32_t h = 0; h <= c->n_used; h++) {
-        const uint32_t misses = c->n_used - h;
-        sum += ways * pow(p, h) * pow(1 - p, misses) *
-               both_seconds(c, h * device_seconds(c, 1), misses * host_seconds(c, 1));
-        ways = ways * misses / (h + 1);
-    }
-    return sum;
+    return (struct links){.device = r->device_expert,
+                          .host = r->host_expert,
+                          .device_beside = r->device_beside_host,
+                          .host_beside = r->host_beside_device,
+                          .upload = c->upload,
+                          .round_trip = r->round_trip};
 }
 
 double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uint32_t n)
 {
+    const struct token_work one = {
+        .n_layers = 1, .n_experts = c->n_experts, .n_used = c->n_used, .expert_bytes = c->bytes};
+    const struct links l = links_of(c);
     const double chosen = n_chosen(c, n), rows = (double)n * c->n_used / chosen;
-    const double missing = chosen * (1 - c->resident);
+    const double missing = chosen * (1 - c->resident), upload = missing * c->bytes / c->upload;
     const double device = device_seconds(c, rows), host = host_seconds(c, rows);
-    const double wait = path == PATH_HOST || c->resident < 1 ? c->rates->round_trip : 0;
+    const double wait = path == PATH_HOST || c->resident < 1 ? l.round_trip : 0;
     switch (path) {
     case PATH_HOST: return chosen * host + wait;
     case PATH_BOTH:
-        return (n == 1 ? both_for_one(c) : both_seconds(c, (chosen - missing) * device, missing * host)) + wait;
+        return n == 1 ? bound_both(&one, &l, c->resident) - l.round_trip + wait
+                      : bound_side_by_side((chosen - missing) * device, l.device_beside / l.device, missing * host,
+                                           l.host_beside / l.host) +
+                            wait;
     default: break;
     }
-    const double upload = missing * c->bytes / c->upload;
     return is_ahead(c->n_experts, c->n_used, n) ? fmax(upload, chosen * device) : upload + chosen * device + wait;
 }
 

@@ -66,8 +66,8 @@ static void test_by_hand(void **state)
     expect_seconds(expert_cost_layer(&all, PATH_BOTH, 1), 2 * device, "both, resident");
     expect_seconds(expert_cost_layer(&half, PATH_HOST, 1), 2 * host + 60e-6, "host");
     expect_seconds(expert_cost_layer(&none, PATH_BOTH, 1), 2 * host + 60e-6, "both, none resident");
-    /* of two experts: both missing, one, none */
-    expect_seconds(expert_cost_layer(&half, PATH_BOTH, 1), 0.25 * 2 * host + 0.5 * host + 0.25 * 2 * device + 60e-6,
+    /* four of eight are there: of 28 pairs 6 are both missing, 16 one, 6 none */
+    expect_seconds(expert_cost_layer(&half, PATH_BOTH, 1), (6 * 2 * host + 16 * host + 6 * 2 * device) / 28 + 60e-6,
                    "both, half resident");
     expect_seconds(expert_cost_layer(&half, PATH_DEVICE, 1), 2 * device + half.bytes / 24e9 + 60e-6, "upload");
     /* 128 tokens choose all experts; four of them are on their way while others compute, which takes less */
@@ -87,7 +87,7 @@ static void test_slower_together(void **state)
     const struct expert_cost half = mixtral(&r, 0.5);
     const double device = half.bytes / 700e9, host = half.bytes / 60e9;
     const double one_each = 2 * device + (host - 2 * device / 1.5);
-    expect_seconds(expert_cost_layer(&half, PATH_BOTH, 1), 0.25 * 2 * host + 0.5 * one_each + 0.25 * 2 * device,
+    expect_seconds(expert_cost_layer(&half, PATH_BOTH, 1), (6 * 2 * host + 16 * one_each + 6 * 2 * device) / 28,
                    "slower together");
 }
 
