@@ -7,7 +7,7 @@
 
 #include "cpu_pool.h"
 
-/* The exclusive or of the 64-bit words of size_bytes bytes, a multiple of 64, at an address that is one too. */
+/* The exclusive or of the 64-bit words of size_bytes bytes, a multiple of 128. */
 uint64_t host_read(struct cpu_pool *pool, const void *bytes, size_t size_bytes);
 
 #endif

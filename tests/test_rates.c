@@ -100,7 +100,7 @@ static void test_device_read(void **state)
 static void test_host_read(void **state)
 {
     (void)state;
-    const size_t n = ((3 << 20) + 5 * 64) / sizeof(uint64_t);
+    const size_t n = ((3 << 20) + 5 * 128) / sizeof(uint64_t);
     uint64_t *words = malloc(n * sizeof *words), seed = 9, want = 0;
     assert_non_null(words);
     for (size_t i = 0; i < n; i++)
