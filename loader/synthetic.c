@@ -92,7 +92,8 @@ struct filling {
     struct piece *pieces;
     size_t n, capacity;
     atomic_size_t next;
-    size_t end; /* of the round */
+    size_t end;    /* of the round */
+    bool populate; /* the bytes are there: only make their pages known to the processor */
 };
 
 /* Random blocks of this type, made when they are first asked for. */
@@ -130,19 +131,37 @@ static bool add(struct filling *f, uint8_t *to, uint64_t size_bytes, uint32_t ty
     return true;
 }
 
+/* Each piece begins elsewhere in the pattern: no two matrices are the same. */
+static void fill_piece(const struct filling *f, size_t i)
+{
+    const struct piece *piece = &f->pieces[i];
+    const struct pattern *p = &f->patterns[piece->type];
+    const uint32_t block_bytes = sc_type_info(piece->type)->block_bytes;
+    const uint64_t from = i * 9973 % (p->size_bytes / block_bytes) * block_bytes, left = p->size_bytes - from;
+    const uint64_t first = piece->size_bytes < left ? piece->size_bytes : left;
+    memcpy(piece->to, p->blocks + from, (size_t)first);
+    memcpy(piece->to + first, p->blocks, (size_t)(piece->size_bytes - first));
+}
+
+/* Or each page would cost a fault when it is first read, in the middle of what is measured. */
+static void populate_piece(const struct piece *piece)
+{
+#ifdef MADV_POPULATE_READ
+    uint8_t *first = (uint8_t *)((uintptr_t)piece->to / page_bytes() * page_bytes());
+    (void)madvise(first, (size_t)(piece->to + piece->size_bytes - first), MADV_POPULATE_READ);
+#else
+    (void)piece;
+#endif
+}
+
 static void *fill_pieces(void *context)
 {
     struct filling *f = context;
-    for (size_t i; (i = f->next++) < f->end;) {
-        /* each piece begins elsewhere in the pattern: no two matrices are the same */
-        const struct piece *piece = &f->pieces[i];
-        const struct pattern *p = &f->patterns[piece->type];
-        const uint32_t block_bytes = sc_type_info(piece->type)->block_bytes;
-        const uint64_t from = i * 9973 % (p->size_bytes / block_bytes) * block_bytes, left = p->size_bytes - from;
-        const uint64_t first = piece->size_bytes < left ? piece->size_bytes : left;
-        memcpy(piece->to, p->blocks + from, (size_t)first);
-        memcpy(piece->to + first, p->blocks, (size_t)(piece->size_bytes - first));
-    }
+    for (size_t i; (i = f->next++) < f->end;)
+        if (f->populate)
+            populate_piece(&f->pieces[i]);
+        else
+            fill_piece(f, i);
     return NULL;
 }
 
@@ -261,6 +280,9 @@ bool synthetic_fill(struct sc_gguf_tensor *tensors, size_t n, uint64_t memory_by
     bool ok =
         shared ? share(&f, tensors, n, totals, (double)memory_bytes / (double)all, pools, e) : own(&f, tensors, n, e);
     ok = ok && fill_all(&f, n_threads, progress, user, e);
+    f.populate = shared;
+    f.n = 0;
+    ok = ok && (!shared || (own(&f, tensors, n, e) && fill_all(&f, n_threads, progress, user, e)));
     *distinct_bytes = shared ? 0 : all;
     for (uint32_t type = 0; type < N_TYPES; type++) {
         *distinct_bytes += pools[type].size_bytes;

@@ -10,7 +10,7 @@
 #include "cache_file.h"
 #include "cpu_kernels.h"
 
-static const char MAGIC[] = "SCRATE01"; /* the number counts changes of what is measured, and how */
+static const char MAGIC[] = "SCRATE02"; /* the number counts changes of what is measured, and how */
 enum { KEY_BYTES = 1024, N_RATES = sizeof(struct rates) / sizeof(double) };
 
 /* The file: for whom, and what. */

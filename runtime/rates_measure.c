@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,9 +42,14 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median of the seconds that `run` takes, the first time not counted. */
-static bool time_runs(struct measurement *m, bool (*run)(struct measurement *, struct sc_error *), double *seconds,
-                      struct sc_error *e)
+/* Seconds of a run. */
+struct timing {
+    double least, median;
+};
+
+/* How long `run` takes, the first time not counted. */
+static bool time_runs(struct measurement *m, bool (*run)(struct measurement *, struct sc_error *),
+                      struct timing *timing, struct sc_error *e)
 {
     double times[MAX_RUNS], all = 0;
     uint32_t n = 0;
@@ -57,18 +63,7 @@ static bool time_runs(struct measurement *m, bool (*run)(struct measurement *, s
         all += times[n++];
     }
     qsort(times, n, sizeof(times[0]), compare_doubles);
-    *seconds = times[n / 2];
-    return true;
-}
-
-/* Once more, for those that are not a matter of time: per_run, bytes or operations, a second. */
-static bool measure_rate(struct measurement *m, bool (*run)(struct measurement *, struct sc_error *), double per_run,
-                         double *rate, struct sc_error *e)
-{
-    double seconds;
-    if (!time_runs(m, run, &seconds, e))
-        return false;
-    *rate = per_run / seconds;
+    *timing = (struct timing){times[0], times[n / 2]};
     return true;
 }
 
@@ -228,29 +223,29 @@ static double batch_flop(const struct measurement *m)
 static bool measure_device_batch(struct measurement *m, double *rate, struct sc_error *e)
 {
     m->n_tokens = RATES_DEVICE_BATCH;
-    double seconds;
+    struct timing t;
     for (m->n_ff = narrow(m);; m->n_ff = m->sample.n_ff) {
         record_experts(m, 0, 1, 1);
-        if (!commands_end(&m->kernels, e) || !time_runs(m, run_kernels, &seconds, e))
+        if (!commands_end(&m->kernels, e) || !time_runs(m, run_kernels, &t, e))
             return false;
-        if (seconds >= BATCH_SECONDS || m->n_ff == m->sample.n_ff)
+        if (t.median >= BATCH_SECONDS || m->n_ff == m->sample.n_ff)
             break;
     }
-    *rate = batch_flop(m) / seconds;
+    *rate = batch_flop(m) / t.median;
     return true;
 }
 
 static bool measure_host_batch(struct measurement *m, uint32_t n_tokens, double *rate, struct sc_error *e)
 {
     m->n_tokens = n_tokens;
-    double seconds;
+    struct timing t;
     for (uint32_t n_ff = narrow(m);; n_ff = m->sample.n_ff) {
-        if (!resize_host(m, n_ff, e) || !time_runs(m, run_host_batch, &seconds, e))
+        if (!resize_host(m, n_ff, e) || !time_runs(m, run_host_batch, &t, e))
             return false;
-        if (seconds >= BATCH_SECONDS || n_ff == m->sample.n_ff)
+        if (t.median >= BATCH_SECONDS || n_ff == m->sample.n_ff)
             break;
     }
-    *rate = batch_flop(m) / seconds;
+    *rate = batch_flop(m) / t.median;
     return true;
 }
 
@@ -402,39 +397,42 @@ static void finish(struct measurement *m)
 
 static bool measure(struct measurement *m, struct rates *r, struct sc_error *e)
 {
-    const double weights = (double)m->sample.weight_bytes, slabs = slab_bytes(m);
-    double host_seconds, device_seconds, transfer_seconds, trips;
-    if (!measure_rate(m, run_upload, (double)m->sample.memory_bytes, &r->upload, e))
+    const double weights = (double)m->sample.weight_bytes, memory = (double)m->sample.memory_bytes;
+    const double slabs = slab_bytes(m);
+    struct timing upload, device_read, host_read, host, device, transfer, trips;
+    if (!time_runs(m, run_upload, &upload, e))
         return false;
     record_read(m);
-    if (!commands_end(&m->kernels, e) || !measure_rate(m, run_kernels, slabs, &r->device_read, e) ||
+    if (!commands_end(&m->kernels, e) || !time_runs(m, run_kernels, &device_read, e) ||
         !measure_device_batch(m, &r->device_batch, e) ||
         !measure_host_batch(m, RATES_SMALL_BATCH, &r->host_batch_small, e) ||
         !measure_host_batch(m, RATES_HOST_BATCH, &r->host_batch, e))
         return false;
 
     m->n_tokens = 1;
-    if (!resize_host(m, m->sample.n_ff, e) || !time_runs(m, run_host_experts, &host_seconds, e) ||
-        !measure_rate(m, run_host_read, (double)m->sample.memory_bytes, &r->host_read, e))
+    if (!resize_host(m, m->sample.n_ff, e) || !time_runs(m, run_host_experts, &host, e) ||
+        !time_runs(m, run_host_read, &host_read, e))
         return false;
     record_experts_again(m, 1);
-    if (!commands_end(&m->kernels, e) || !time_runs(m, run_kernels, &device_seconds, e) ||
-        !measure_beside(m, &m->kernels, record_experts_again, device_seconds, host_seconds, weights,
+    if (!commands_end(&m->kernels, e) || !time_runs(m, run_kernels, &device, e) ||
+        !measure_beside(m, &m->kernels, record_experts_again, device.median, host.median, weights,
                         &r->device_beside_host, &r->host_beside_device, e))
         return false;
     record_transfer(m, 1);
-    if (!commands_end(&m->copies, e) || !time_runs(m, run_copies, &transfer_seconds, e) ||
-        !measure_beside(m, &m->copies, record_transfer, transfer_seconds, host_seconds, slabs, &r->transfer_beside_host,
+    if (!commands_end(&m->copies, e) || !time_runs(m, run_copies, &transfer, e) ||
+        !measure_beside(m, &m->copies, record_transfer, transfer.median, host.median, slabs, &r->transfer_beside_host,
                         &r->host_beside_transfer, e) ||
         !time_runs(m, run_trips, &trips, e))
         return false;
-    r->host_expert = weights / host_seconds;
-    r->device_expert = weights / device_seconds;
-    r->transfer = slabs / transfer_seconds;
-    r->round_trip = trips / N_TRIPS;
-    /* what computes has read: where it was faster than reading alone, that was disturbed, or its kernel is no good */
-    r->device_read = r->device_read > r->device_expert ? r->device_read : r->device_expert;
-    r->host_read = r->host_read > r->host_expert ? r->host_read : r->host_expert;
+
+    r->device_expert = weights / device.median;
+    r->host_expert = weights / host.median;
+    r->upload = memory / upload.median;
+    r->transfer = slabs / transfer.median;
+    r->round_trip = trips.median / N_TRIPS;
+    /* plain reading is a bound: its best run counts, and those of what computes, which has read as well */
+    r->device_read = fmax(slabs / device_read.least, weights / device.least);
+    r->host_read = fmax(memory / host_read.least, weights / host.least);
     return true;
 }
 

@@ -21,7 +21,7 @@
 #include "rates.h"
 #include "sample.h"
 
-static const char MAGIC[] = "SCRATE01";
+static const char MAGIC[] = "SCRATE02";
 enum { KEY_BYTES = 1024 }; /* of a record, ahead of the rates */
 
 static struct gpu *gpu;
