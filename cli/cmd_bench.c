@@ -340,12 +340,13 @@ static int run(const struct options *o)
     }
     b.n_total = n_tests * ((size_t)o->repetitions + !o->no_warmup);
     b.list = json_array();
+    struct sc_engine_params params = engine_params(o, (uint32_t)longest);
+    params.no_hot_set = true;     /* every call measures the same, and its random tokens teach nothing */
     if (count_tests(&generate)) { /* what is wrong with the model is the engine's to say */
-        const struct sc_engine_params params = engine_params(o, (uint32_t)longest);
         struct sc_error ignored = {0};
         b.has_plan = sc_plan_make(&b.plan, &params, &ignored);
     }
-    b.engine = engine_open(o, (uint32_t)longest, &e);
+    b.engine = engine_open(params, &e);
     if (b.engine && sc_engine_synthetic_bytes(b.engine))
         note_synthetic(b.engine);
     if (b.engine && prepare(&b, longest, &e))

@@ -216,7 +216,7 @@ static int run(const struct options *o)
     struct sc_engine *engine = NULL;
 
     if (!o->system || text_check_utf8("the system prompt", o->system, strlen(o->system), &e))
-        engine = engine_open(o, 0, &e);
+        engine = engine_open(engine_params(o, 0), &e);
     int status = engine && talk_init(&talk, engine, o, &e) ? converse(&talk) : engine_failed(&e);
     talk_finish(&talk);
     sc_engine_destroy(engine);
@@ -224,8 +224,8 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,   OPTION_SYSTEM,    OPTION_TEMPLATE, OPTION_PREDICT,
-    OPTION_CONTEXT, OPTIONS_SAMPLING, OPTIONS_ENGINE,  OPTION_LOG_LEVEL,
+    OPTION_MODEL,     OPTION_SYSTEM,  OPTION_TEMPLATE,   OPTION_PREDICT,   OPTION_CONTEXT,
+    OPTIONS_SAMPLING, OPTIONS_ENGINE, OPTION_NO_HOT_SET, OPTION_LOG_LEVEL,
 };
 
 const struct command command_chat = {

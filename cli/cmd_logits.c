@@ -98,12 +98,13 @@ static int run(const struct options *o)
     struct sc_error e = {0};
     struct save out = {0};
     struct sc_engine *engine = NULL;
-    uint32_t n_ctx = o->tokens.n > 4096 ? (uint32_t)o->tokens.n : 0;
+    struct sc_engine_params params = engine_params(o, o->tokens.n > 4096 ? (uint32_t)o->tokens.n : 0);
     bool ok = false;
 
+    params.no_hot_set = true; /* equal calls give equal bits */
     /* before the model, whose loading may take long: is there a place to write to? */
     if (save_open(&out, o->output, &e))
-        engine = engine_open(o, n_ctx, &e);
+        engine = engine_open(params, &e);
     if (engine) {
         double start = engine_clock();
         ok = write_logits(o, engine, &out, &e) && save_finish(&out, &e);

@@ -144,7 +144,7 @@ static int run(const struct options *o)
         return EXIT_USAGE;
     }
     if (read_prompt(&r, &e))
-        r.engine = engine_open(o, 0, &e);
+        r.engine = engine_open(engine_params(o, 0), &e);
     r.load_seconds = engine_clock() - r.start;
     if (r.engine && generator_init(&r.generator, r.engine, o, &e))
         ok = generate(&r, &g, &e);
@@ -160,9 +160,9 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,     OPTION_PROMPT,     OPTION_FILE,           OPTION_PREDICT,           OPTION_CONTEXT,
-    OPTIONS_SAMPLING, OPTION_IGNORE_EOS, OPTION_DISPLAY_PROMPT, OPTION_NO_DISPLAY_PROMPT, OPTIONS_ENGINE,
-    OPTION_LOG_LEVEL, OPTION_JSON,
+    OPTION_MODEL,      OPTION_PROMPT,     OPTION_FILE,           OPTION_PREDICT,           OPTION_CONTEXT,
+    OPTIONS_SAMPLING,  OPTION_IGNORE_EOS, OPTION_DISPLAY_PROMPT, OPTION_NO_DISPLAY_PROMPT, OPTIONS_ENGINE,
+    OPTION_NO_HOT_SET, OPTION_LOG_LEVEL,  OPTION_JSON,
 };
 
 const struct command command_run = {

@@ -49,6 +49,7 @@ struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wa
         .kv_type = (enum sc_kv_type)o->kv,
         .cpu_experts = (enum sc_cpu_experts)o->cpu_experts,
         .n_threads = (uint32_t)o->threads,
+        .no_hot_set = o->no_hot_set,
         .routing_trace = o->routing_trace,
         .log = log_line,
         .progress = show_progress,
@@ -56,10 +57,8 @@ struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wa
     };
 }
 
-struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, struct sc_error *e)
+struct sc_engine *engine_open(struct sc_engine_params params, struct sc_error *e)
 {
-    struct sc_engine_params params = engine_params(o, n_ctx_wanted);
-
     interrupt_catch();
     struct sc_engine *engine = sc_engine_create(&params, e);
     terminal_clear();

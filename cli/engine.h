@@ -6,14 +6,14 @@
 #include "options.h"
 #include "scoria.h"
 
-/* What the flags say; see engine_open. Borrows from the options. */
+/*
+ * What the flags say. n_ctx_wanted: the least context that the command needs, where the user gave none (0: no wish).
+ * Borrows from the options.
+ */
 struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wanted);
 
-/*
- * n_ctx_wanted: the least context that the command needs, where the user gave none (0: no wish). Catches Ctrl-C, which
- * cancels loading and prefill.
- */
-struct sc_engine *engine_open(const struct options *o, uint32_t n_ctx_wanted, struct sc_error *e) SC_CHECK;
+/* Catches Ctrl-C, which cancels loading and prefill. */
+struct sc_engine *engine_open(struct sc_engine_params params, struct sc_error *e) SC_CHECK;
 
 /* Prints the error and returns the exit status for it; for a cancelled one only that of Ctrl-C. */
 int engine_failed(const struct sc_error *e);

@@ -90,6 +90,8 @@ static const struct option rows[N_OPTIONS] = {
            "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others, or every one; "
            "auto (the\ndefault): where that is faster"),
     INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024, "CPU threads for experts (default: all it may use)"),
+    SWITCH(OPTION_NO_HOT_SET, "--no-hot-set", no_hot_set,
+           "do not begin with the experts that earlier runs used most,\nand do not keep those of this one"),
     TEXT(OPTION_ROUTING_TRACE, "--routing-trace", "FILE", routing_trace, false,
          "write which experts every token chose, for\ntools/simulate-experts"),
     SWITCH(OPTION_JSON, "--json", json, "print JSON"),

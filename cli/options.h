@@ -54,6 +54,7 @@ enum option_id {
     OPTION_KV,
     OPTION_CPU_EXPERTS,
     OPTION_THREADS,
+    OPTION_NO_HOT_SET,
     OPTION_ROUTING_TRACE,
     OPTION_JSON,
     OPTION_LOG_LEVEL,
@@ -81,7 +82,7 @@ struct options {
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t vram_bytes, ram_bytes;         /* 0: not given */
     int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, sc_cpu_experts, sc_log_level, option_format */
-    bool no_mmap, mlock, synthetic;
+    bool no_mmap, mlock, synthetic, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, tokens;

@@ -56,7 +56,7 @@ bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_err
     if (!engine->gguf || !config_read(&engine->config, engine->gguf, e) ||
         !weights_init(&engine->weights, &engine->config, engine->gguf, e))
         return false;
-    hot_set_init(&engine->hot_set, engine->params.cache_dir, engine->gguf);
+    hot_set_init(&engine->hot_set, engine->params.no_hot_set ? "" : engine->params.cache_dir, engine->gguf);
     engine->tokenizer = sc_tokenizer_create(engine->gguf, &engine->tokenizer_error);
     return check_context(engine, e);
 }

@@ -83,6 +83,7 @@ struct sc_engine_params {
      * $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none.
      */
     const char *cache_dir;
+    bool no_hot_set;           /* of these, leave out the experts: equal runs of equal engines give equal bits */
     const char *routing_trace; /* NULL, or a file to write: what the routers choose, for tools/simulate-experts */
 
     /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */

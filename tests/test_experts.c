@@ -142,13 +142,30 @@ static void test_restart(void **state)
     free(first);
 }
 
-static void test_no_cache_dir(void **state)
+static void test_no_hot_set(void **state)
 {
     (void)state;
     bool was_hot;
     run("", PATH_BOTH, &was_hot);
     run("", PATH_BOTH, &was_hot);
     assert_false(was_hot);
+
+    run(cache_dir, PATH_DEVICE, &was_hot); /* leaves one, which is neither used nor written */
+    struct sc_engine_params params = params_of(N_SLOTS_MORE);
+    params.no_hot_set = true;
+    params.cache_dir = cache_dir;
+    for (int had_one = 1; had_one >= 0; had_one--) {
+        struct sc_error e = {0};
+        struct sc_engine *engine = sc_engine_create(&params, &e);
+        assert_non_null(engine);
+        assert_false(engine->model.was_hot);
+        struct sc_session *session = trial_session(&t, engine);
+        trial_decode(&t, session, 2);
+        sc_session_destroy(session);
+        sc_engine_destroy(engine);
+        assert_int_equal(access(hot_set.path, F_OK) == 0, had_one);
+        unlink(hot_set.path);
+    }
 }
 
 static struct policy make_policy(uint32_t n_layers, uint32_t n_experts)
@@ -365,7 +382,7 @@ static void test_trace_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restart),     cmocka_unit_test(test_no_cache_dir),   cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_restart),     cmocka_unit_test(test_no_hot_set),     cmocka_unit_test(test_damage),
         cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save),    cmocka_unit_test(test_prompt),
         cmocka_unit_test(test_trace),       cmocka_unit_test(test_trace_failures),
     };
