@@ -86,6 +86,8 @@ void experts_finish(struct experts *x)
 
 void experts_forget(struct experts *x)
 {
+    x->n_arrivals = x->n_arrived = 0;
+    x->sent_bytes = 0;
     for (uint32_t i = 0; i < x->n_slots; i++)
         policy_vacate(&x->policy, i);
     for (uint32_t i = 0; i < x->n_layers * x->n_experts; i++)
@@ -105,9 +107,19 @@ bool experts_are_resident(const struct experts *x)
     return experts_fit(x);
 }
 
+/* Those that were sent whole have arrived; the others, of a pass that failed, have no slot after all. */
+static void end_arrivals(struct experts *x)
+{
+    for (uint32_t i = x->n_arrived; i < x->n_arrivals; i++)
+        policy_vacate(&x->policy, x->arrivals[i].slot);
+    x->n_arrivals = x->n_arrived = 0;
+    x->sent_bytes = 0;
+}
+
 void experts_begin(struct experts *x, uint32_t n_tokens)
 {
     x->hidden = false;
+    end_arrivals(x);
     policy_begin(&x->policy, n_tokens);
     store_begin(x->store);
 }
@@ -130,27 +142,53 @@ void experts_want(struct experts *x, uint32_t layer, const uint32_t *ids, uint32
     store_want(x->store, indices, n_ids);
 }
 
+static uint64_t bytes_of(const struct experts *x, uint32_t index)
+{
+    const struct expert_weights *w = &x->weights->layers[index / x->n_experts].experts[index % x->n_experts];
+    return w->gate.size_bytes + w->up.size_bytes + w->down.size_bytes;
+}
+
+/* Queues the upload of n bytes of an expert, from the one at `first` on, gate, up and down taken as one. */
+static bool send(struct experts *x, struct upload *u, struct arrival a, uint64_t first, uint64_t n, struct sc_error *e)
+{
+    const struct place *to = &x->slots[a.slot];
+    struct expert_weights from;
+    bool ok = store_pin(x->store, a.index, &from, e);
+    if (!ok)
+        return false;
+    uint64_t begin = 0;
+    for (uint32_t m = 0; m < 3 && ok; m++) {
+        const struct weight *w = matrix_of(&from, m);
+        const uint64_t end = begin + w->size_bytes, i = first > begin ? first : begin;
+        const uint64_t stop = first + n < end ? first + n : end;
+        if (i < stop)
+            ok = upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(&from, m) + i - begin,
+                              w->data + (i - begin), stop - i, e);
+        begin = end;
+    }
+    store_unpin(x->store, a.index);
+    x->uploaded_bytes += ok ? n : 0;
+    return ok;
+}
+
 /* Queues the upload of an expert into a slot, whose expert loses it. */
 static bool place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e)
 {
-    const struct place *to = &x->slots[slot];
-    struct expert_weights from;
     policy_vacate(&x->policy, slot); /* until all of it is on its way */
-    if (!store_pin(x->store, index, &from, e))
-        return false;
-    bool ok = true;
-    for (uint32_t m = 0; m < 3 && ok; m++) {
-        const struct weight *w = matrix_of(&from, m);
-        ok = upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(&from, m), w->data, w->size_bytes,
-                          e);
-        x->uploaded_bytes += w->size_bytes;
-    }
-    store_unpin(x->store, index);
-    if (!ok)
+    if (!send(x, u, (struct arrival){index, slot}, 0, bytes_of(x, index), e))
         return false;
     policy_place(&x->policy, index, slot);
     store_drop(x->store, index);
     return true;
+}
+
+/* In which slot the device finds the expert; POLICY_NONE: in none, or not yet. */
+static uint32_t slot_of(const struct experts *x, uint32_t index)
+{
+    for (uint32_t i = 0; i < x->n_arrivals; i++)
+        if (x->arrivals[i].index == index)
+            return POLICY_NONE;
+    return x->policy.slot_of[index];
 }
 
 /* Writes the layer's row of the device's table, unless it stands there already: those of ids[] that have a slot. */
@@ -160,7 +198,7 @@ static bool publish(struct experts *x, struct upload *u, uint32_t layer, const u
     const uint32_t first = layer * x->n_experts;
     memset(x->table_row, 0, x->n_experts * sizeof(*x->table_row));
     for (uint32_t i = 0; i < n_ids; i++) {
-        const uint32_t slot = x->policy.slot_of[first + ids[i]];
+        const uint32_t slot = slot_of(x, first + ids[i]);
         if (slot != POLICY_NONE)
             x->table_row[ids[i]] = slabs_address(&x->slabs, x->slots[slot]);
     }
@@ -225,11 +263,34 @@ void experts_release(struct experts *x, uint32_t layer)
 
 bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e)
 {
-    uint32_t index, slot;
-    while (policy_promote(&x->policy, &index, &slot))
-        if (!place(x, u, index, slot, e))
-            return false;
+    struct arrival a;
+    while (x->n_arrivals < MAX_ARRIVALS && policy_promote(&x->policy, &a.index, &a.slot)) {
+        policy_place(&x->policy, a.index, a.slot);
+        policy_hold(&x->policy, a.slot);
+        x->arrivals[x->n_arrivals++] = a;
+    }
     return experts_show(x, u, e);
+}
+
+bool experts_send(struct experts *x, struct upload *u, struct sc_error *e)
+{
+    uint64_t share = 0;
+    for (uint32_t i = 0; i < x->n_arrivals; i++)
+        share += (bytes_of(x, x->arrivals[i].index) + x->n_layers - 1) / x->n_layers;
+    while (share && x->n_arrived < x->n_arrivals) {
+        const struct arrival a = x->arrivals[x->n_arrived];
+        const uint64_t left = bytes_of(x, a.index) - x->sent_bytes, n = left < share ? left : share;
+        if (!send(x, u, a, x->sent_bytes, n, e))
+            return false;
+        x->sent_bytes += n;
+        share -= n;
+        if (n < left)
+            break;
+        store_drop(x->store, a.index);
+        x->sent_bytes = 0;
+        x->n_arrived++;
+    }
+    return upload_flush(u, e);
 }
 
 bool experts_show(struct experts *x, struct upload *u, struct sc_error *e)
@@ -251,7 +312,7 @@ bool experts_hide(struct experts *x, struct upload *u, struct sc_error *e)
 
 bool experts_find(struct experts *x, uint32_t layer, uint32_t id)
 {
-    const bool hit = !x->hidden && x->policy.slot_of[layer * x->n_experts + id] != POLICY_NONE;
+    const bool hit = !x->hidden && slot_of(x, layer * x->n_experts + id) != POLICY_NONE;
     x->n_hits += hit;
     x->n_misses += !hit;
     return hit;

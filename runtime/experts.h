@@ -14,6 +14,13 @@
 #include "store.h"
 #include "upload.h"
 
+/* An expert on its way to its slot while a token runs; until the next one nobody finds it there. */
+struct arrival {
+    uint32_t index, slot;
+};
+
+enum { MAX_ARRIVALS = 4 }; /* that one token pays for */
+
 struct experts {
     struct gpu *gpu;
     const struct weights *weights;
@@ -28,6 +35,9 @@ struct experts {
     uint64_t *table_row;    /* (n_experts) scratch */
     uint64_t *table_mirror; /* (n_layers, n_experts) what the device's table holds */
     bool hidden;            /* the pass does without slots */
+    struct arrival arrivals[MAX_ARRIVALS];
+    uint32_t n_arrivals, n_arrived; /* of the pass */
+    uint64_t sent_bytes;            /* of arrivals[n_arrived] */
     uint64_t n_hits, n_misses, uploaded_bytes;
 };
 
@@ -71,10 +81,13 @@ bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const 
 void experts_release(struct experts *x, uint32_t layer); /* the device is done with what was submitted for it */
 
 /*
- * For passes whose misses the CPU computes: after experts_begin, queues the uploads of experts that have earned a slot,
- * and what makes the table list all that have one. Then experts_find counts the hit or miss, and is true for a hit.
+ * For passes whose misses the CPU computes. experts_promote, after experts_begin, chooses those that have earned a slot
+ * and queues what makes the table list all others that have one. experts_send, once for each layer while the pass runs,
+ * queues a share of the chosen ones' bytes: the next pass finds them. experts_find counts the hit or miss, and is true
+ * for a hit.
  */
 bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
+bool experts_send(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
 bool experts_find(struct experts *x, uint32_t layer, uint32_t id);
 
 /* The table lists none, and all are misses: instead of experts_promote, where the CPU computes all experts. */

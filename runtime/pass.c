@@ -312,6 +312,7 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
         ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && take_choice(p, l, n, e);
         ok = ok && host_experts_run(engine->host_experts, l, n, &p->memory, e);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
+        ok = ok && (experts_send(x, &engine->upload, e) || lose_uploads(p));
     }
     if (!ok) { /* let go what still waits for the host, step by step: the validation layer loses count otherwise */
         struct sc_error ignored = {0};
