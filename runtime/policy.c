@@ -59,11 +59,16 @@ static float slot_value(const struct policy *p, uint32_t slot)
 static uint32_t least_valuable(const struct policy *p, uint32_t from, uint32_t to)
 {
     uint32_t best = to;
+    float least = 0;
     for (uint32_t i = from; i < to; i++) {
         const uint32_t slot = p->slots[i];
-        if (p->held[slot] || (best != to && slot_value(p, slot) >= slot_value(p, p->slots[best])))
+        if (p->held[slot])
             continue;
-        best = i;
+        const float worth = slot_value(p, slot);
+        if (best == to || worth < least) {
+            best = i;
+            least = worth;
+        }
         if (p->owner[slot] == POLICY_NONE)
             break; /* nothing is worth less */
     }
@@ -118,17 +123,20 @@ uint32_t policy_n_free(const struct policy *p)
 
 bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot)
 {
-    uint32_t best = POLICY_NONE;
-    for (uint32_t i = 0; i < p->n_layers * p->n_experts; i++)
-        if (p->slot_of[i] == POLICY_NONE && p->heat[i] > 0 && (best == POLICY_NONE || value(p, i) > value(p, best)))
-            best = i;
-    *index = best;
+    float most = 0;
+    *index = POLICY_NONE;
+    for (uint32_t i = 0; i < p->n_layers * p->n_experts; i++) {
+        if (p->slot_of[i] != POLICY_NONE || p->heat[i] == 0 || value(p, i) <= most)
+            continue;
+        *index = i;
+        most = value(p, i);
+    }
     *slot = policy_victim(p);
-    if (best == POLICY_NONE || *slot == POLICY_NONE)
+    if (*index == POLICY_NONE || *slot == POLICY_NONE)
         return false;
     if (p->owner[*slot] == POLICY_NONE || p->heat[p->owner[*slot]] == 0)
         return true;
-    if (p->n_promotions == 0 || value(p, best) < ADVANTAGE * slot_value(p, *slot))
+    if (p->n_promotions == 0 || most < ADVANTAGE * slot_value(p, *slot))
         return false;
     p->n_promotions--;
     return true;

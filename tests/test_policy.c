@@ -74,6 +74,23 @@ static void test_promotion(void **state)
     policy_finish(&p);
 }
 
+/* A use counts half after some 70 tokens, and nothing after a thousand. */
+static void test_forgetting(void **state)
+{
+    (void)state;
+    struct policy p = make(1, 4, 2);
+    policy_count(&p, 3, 1, 1);
+    for (uint32_t i = 0; i < 70; i++)
+        policy_begin(&p, 1);
+    assert_true(p.heat[3] > 0.45f && p.heat[3] < 0.55f);
+    policy_begin(&p, 20); /* a prompt is no time */
+    assert_true(p.heat[3] > 0.45f);
+    for (uint32_t i = 0; i < 1000; i++)
+        policy_begin(&p, 1);
+    assert_true(p.heat[3] == 0);
+    policy_finish(&p);
+}
+
 /* A slot whose expert was never used is as good as an empty one. */
 static void test_unused(void **state)
 {
@@ -293,9 +310,9 @@ static void test_hostile_trace(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_promotion),     cmocka_unit_test(test_unused), cmocka_unit_test(test_demand),
-        cmocka_unit_test(test_prompt),        cmocka_unit_test(test_traces), cmocka_unit_test(test_optimum),
-        cmocka_unit_test(test_hostile_trace),
+        cmocka_unit_test(test_promotion), cmocka_unit_test(test_forgetting),    cmocka_unit_test(test_unused),
+        cmocka_unit_test(test_demand),    cmocka_unit_test(test_prompt),        cmocka_unit_test(test_traces),
+        cmocka_unit_test(test_optimum),   cmocka_unit_test(test_hostile_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
