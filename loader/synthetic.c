@@ -3,6 +3,7 @@
 #include "synthetic.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -12,11 +13,16 @@
 
 #include "random_blocks.h"
 
-enum { N_TYPES = SC_BF16 + 1, MAX_THREADS = 64, PIECES_PER_ROUND = 256, MAX_VECTOR_BYTES = 4 << 20 };
+enum {
+    N_TYPES = SC_BF16 + 1,
+    N_KINDS = 2 * N_TYPES,
+    MAX_THREADS = 64,
+    PIECES_PER_ROUND = 256,
+    MAX_VECTOR_BYTES = 4 << 20
+};
 
 static const uint64_t MOST_BYTES = UINT64_C(1) << 60;
 static const uint64_t PATTERN_BYTES = 4 << 20; /* of random blocks, which repeat: many rows of any matrix differ */
-static const float SIGMA = 0.02f;              /* activations stay within a factor of a hundred of 1 */
 
 static uint64_t round_up(uint64_t n, uint64_t step)
 {
@@ -74,7 +80,24 @@ void synthetic_finish(struct synthetic *s)
     *s = (struct synthetic){0};
 }
 
-/* ---- filling memory with the pattern of its type ---- */
+/*
+ * A kind of memory is a type, or N_TYPES more for the embeddings, whose weights are as large as activations: tokens
+ * stay different through the layers, and so the routers choose as by chance.
+ */
+static uint32_t kind_of(const struct sc_gguf_tensor *t)
+{
+    static const char embeddings[] = "token_embd.weight";
+    const bool is_embedding =
+        t->name.size_bytes == sizeof embeddings - 1 && memcmp(t->name.data, embeddings, sizeof embeddings - 1) == 0;
+    return is_embedding ? N_TYPES + t->type : t->type;
+}
+
+static const struct sc_type_info *info_of(uint32_t kind)
+{
+    return sc_type_info(kind % N_TYPES);
+}
+
+/* ---- filling memory with the pattern of its kind ---- */
 
 struct pattern {
     uint8_t *blocks;
@@ -84,39 +107,42 @@ struct pattern {
 struct piece {
     uint8_t *to;
     uint64_t size_bytes; /* at most the pattern's */
-    uint32_t type;
+    uint32_t kind;
 };
 
 struct filling {
-    struct pattern patterns[N_TYPES];
+    uint64_t totals[N_KINDS]; /* bytes of all tensors */
+    struct pattern patterns[N_KINDS];
     struct piece *pieces;
     size_t n, capacity;
     atomic_size_t next;
     size_t end;    /* of the round */
+    float sigma;   /* deviation of the weights */
     bool populate; /* the bytes are there: only make their pages known to the processor */
 };
 
-/* Random blocks of this type, made when they are first asked for. */
-static bool need_pattern(struct filling *f, uint32_t type)
+/* Random blocks of this kind, made when they are first asked for. */
+static bool need_pattern(struct filling *f, uint32_t kind)
 {
-    struct pattern *p = &f->patterns[type];
+    struct pattern *p = &f->patterns[kind];
     if (p->blocks)
         return true;
-    const uint32_t block_bytes = sc_type_info(type)->block_bytes;
-    p->size_bytes = PATTERN_BYTES / block_bytes * block_bytes;
+    const uint32_t block_bytes = info_of(kind)->block_bytes;
+    p->size_bytes = (f->totals[kind] < PATTERN_BYTES ? f->totals[kind] : PATTERN_BYTES) / block_bytes * block_bytes;
     p->blocks = malloc((size_t)p->size_bytes);
-    uint64_t seed = type + 1;
+    uint64_t seed = kind + 1;
     if (p->blocks)
-        random_blocks(p->blocks, (enum sc_type)type, (size_t)(p->size_bytes / block_bytes), SIGMA, &seed);
+        random_blocks(p->blocks, info_of(kind)->type, (size_t)(p->size_bytes / block_bytes),
+                      kind < N_TYPES ? f->sigma : 1, &seed);
     return p->blocks != NULL;
 }
 
 /* size_bytes bytes, whole blocks, to be filled later. */
-static bool add(struct filling *f, uint8_t *to, uint64_t size_bytes, uint32_t type)
+static bool add(struct filling *f, uint8_t *to, uint64_t size_bytes, uint32_t kind)
 {
-    if (!need_pattern(f, type))
+    if (!need_pattern(f, kind))
         return false;
-    const uint64_t step = f->patterns[type].size_bytes, n = (size_bytes + step - 1) / step;
+    const uint64_t step = f->patterns[kind].size_bytes, n = (size_bytes + step - 1) / step;
     if (f->capacity - f->n < n) {
         const size_t capacity = 2 * f->capacity + (size_t)n;
         struct piece *pieces = realloc(f->pieces, capacity * sizeof *pieces);
@@ -127,7 +153,7 @@ static bool add(struct filling *f, uint8_t *to, uint64_t size_bytes, uint32_t ty
     }
     for (uint64_t at = 0; at < size_bytes; at += step)
         f->pieces[f->n++] =
-            (struct piece){.to = to + at, .size_bytes = size_bytes - at < step ? size_bytes - at : step, .type = type};
+            (struct piece){.to = to + at, .size_bytes = size_bytes - at < step ? size_bytes - at : step, .kind = kind};
     return true;
 }
 
@@ -135,8 +161,8 @@ static bool add(struct filling *f, uint8_t *to, uint64_t size_bytes, uint32_t ty
 static void fill_piece(const struct filling *f, size_t i)
 {
     const struct piece *piece = &f->pieces[i];
-    const struct pattern *p = &f->patterns[piece->type];
-    const uint32_t block_bytes = sc_type_info(piece->type)->block_bytes;
+    const struct pattern *p = &f->patterns[piece->kind];
+    const uint32_t block_bytes = info_of(piece->kind)->block_bytes;
     const uint64_t from = i * 9973 % (p->size_bytes / block_bytes) * block_bytes, left = p->size_bytes - from;
     const uint64_t first = piece->size_bytes < left ? piece->size_bytes : left;
     memcpy(piece->to, p->blocks + from, (size_t)first);
@@ -184,7 +210,7 @@ static bool fill_all(struct filling *f, uint32_t n_threads, bool (*progress)(voi
     return true;
 }
 
-/* ---- sharing: a pool of pages for each type, which its tensors take in turn, again and again ---- */
+/* ---- sharing: a pool of pages for each kind, which its tensors take in turn, again and again ---- */
 
 struct pool {
     int fd;
@@ -193,17 +219,17 @@ struct pool {
 };
 
 /* The least that is both whole pages and whole blocks. */
-static uint64_t unit_of(uint32_t type)
+static uint64_t unit_of(uint32_t kind)
 {
     uint64_t unit = page_bytes();
-    while (unit % sc_type_info(type)->block_bytes)
+    while (unit % info_of(kind)->block_bytes)
         unit += page_bytes();
     return unit;
 }
 
-static bool pool_init(struct pool *p, uint32_t type, uint64_t size_bytes, struct sc_error *e)
+static bool pool_init(struct pool *p, uint32_t kind, uint64_t size_bytes, struct sc_error *e)
 {
-    p->unit = unit_of(type);
+    p->unit = unit_of(kind);
     p->size_bytes = size_bytes / p->unit * p->unit;
     if (p->size_bytes == 0)
         p->size_bytes = p->unit;
@@ -238,18 +264,19 @@ static bool pool_map(struct pool *p, const struct sc_gguf_tensor *t, struct sc_e
     return true;
 }
 
-static bool share(struct filling *f, const struct sc_gguf_tensor *tensors, size_t n, const uint64_t totals[N_TYPES],
-                  double share_of, struct pool pools[N_TYPES], struct sc_error *e)
+static bool share(struct filling *f, const struct sc_gguf_tensor *tensors, size_t n, double share_of,
+                  struct pool pools[N_KINDS], struct sc_error *e)
 {
-    for (uint32_t type = 0; type < N_TYPES; type++)
-        if (totals[type] > 0) {
-            if (!pool_init(&pools[type], type, (uint64_t)((double)totals[type] * share_of), e))
+    for (uint32_t kind = 0; kind < N_KINDS; kind++)
+        if (f->totals[kind] > 0) {
+            if (!pool_init(&pools[kind], kind, (uint64_t)((double)f->totals[kind] * share_of), e))
                 return false;
-            if (!add(f, pools[type].bytes, pools[type].size_bytes, type))
+            if (!add(f, pools[kind].bytes, pools[kind].size_bytes, kind))
                 return sc_fail_memory(e, "made-up weights");
         }
     for (size_t i = 0; i < n; i++)
-        if (tensors[i].size_bytes > 0 && !is_vector(&tensors[i]) && !pool_map(&pools[tensors[i].type], &tensors[i], e))
+        if (tensors[i].size_bytes > 0 && !is_vector(&tensors[i]) &&
+            !pool_map(&pools[kind_of(&tensors[i])], &tensors[i], e))
             return false;
     return true;
 }
@@ -258,7 +285,7 @@ static bool own(struct filling *f, const struct sc_gguf_tensor *tensors, size_t 
 {
     for (size_t i = 0; i < n; i++) {
         const struct sc_gguf_tensor *t = &tensors[i];
-        if (t->size_bytes > 0 && !is_vector(t) && !add(f, (uint8_t *)(uintptr_t)t->data, t->size_bytes, t->type))
+        if (t->size_bytes > 0 && !is_vector(t) && !add(f, (uint8_t *)(uintptr_t)t->data, t->size_bytes, kind_of(t)))
             return sc_fail_memory(e, "made-up weights");
     }
     return true;
@@ -268,26 +295,27 @@ bool synthetic_fill(struct sc_gguf_tensor *tensors, size_t n, uint64_t memory_by
                     bool (*progress)(void *user, uint64_t done, uint64_t total), void *user, uint64_t *distinct_bytes,
                     struct sc_error *e)
 {
-    struct filling f = {0};
-    struct pool pools[N_TYPES] = {{0}};
-    uint64_t totals[N_TYPES] = {0}, all = 0;
+    struct filling f = {.sigma = 1};
+    struct pool pools[N_KINDS] = {{0}};
+    uint64_t all = 0;
     for (size_t i = 0; i < n; i++)
         if (tensors[i].size_bytes > 0 && !is_vector(&tensors[i])) {
-            totals[tensors[i].type] += tensors[i].size_bytes;
+            f.totals[kind_of(&tensors[i])] += tensors[i].size_bytes;
             all += tensors[i].size_bytes;
+            if (kind_of(&tensors[i]) >= N_TYPES) /* products with a row of this length keep the size of activations */
+                f.sigma = 1 / sqrtf((float)tensors[i].shape[tensors[i].n_dims - 1]);
         }
     const bool shared = all > memory_bytes;
-    bool ok =
-        shared ? share(&f, tensors, n, totals, (double)memory_bytes / (double)all, pools, e) : own(&f, tensors, n, e);
+    bool ok = shared ? share(&f, tensors, n, (double)memory_bytes / (double)all, pools, e) : own(&f, tensors, n, e);
     ok = ok && fill_all(&f, n_threads, progress, user, e);
     f.populate = shared;
     f.n = 0;
     ok = ok && (!shared || (own(&f, tensors, n, e) && fill_all(&f, n_threads, progress, user, e)));
     *distinct_bytes = shared ? 0 : all;
-    for (uint32_t type = 0; type < N_TYPES; type++) {
-        *distinct_bytes += pools[type].size_bytes;
-        pool_finish(&pools[type]);
-        free(f.patterns[type].blocks);
+    for (uint32_t kind = 0; kind < N_KINDS; kind++) {
+        *distinct_bytes += pools[kind].size_bytes;
+        pool_finish(&pools[kind]);
+        free(f.patterns[kind].blocks);
     }
     free(f.pieces);
     return ok;

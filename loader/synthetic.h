@@ -18,8 +18,8 @@ bool synthetic_init(struct synthetic *s, struct sc_gguf_tensor *tensors, size_t 
 void synthetic_finish(struct synthetic *s); /* accepts a zeroed struct */
 
 /*
- * Fills the tensors of synthetic_init. If all of them need more than memory_bytes, they share that much: the same pages
- * appear in several tensors. *distinct_bytes: what is really there. `progress` as in sc_gguf_fabricate.
+ * Fills the tensors of synthetic_init. If all of them need more than memory_bytes, they share about that much: the same
+ * pages appear in several tensors. *distinct_bytes: what is really there. `progress` as in sc_gguf_fabricate.
  */
 bool synthetic_fill(struct sc_gguf_tensor *tensors, size_t n, uint64_t memory_bytes, uint32_t n_threads,
                     bool (*progress)(void *user, uint64_t done, uint64_t total), void *user, uint64_t *distinct_bytes,
