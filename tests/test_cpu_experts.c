@@ -179,10 +179,10 @@ struct reference {
     struct matrix gate, up, down;
 };
 
-static struct matrix make_matrix(const struct cpu_kernels *k, const struct weight *w, uint32_t n_tokens)
+static struct matrix make_matrix(const struct cpu_kernels *k, const struct weight *w, enum sc_type with)
 {
     struct matrix m = {.cols = w->cols, .w = expand(w)};
-    if (n_tokens == 1 && k->types[w->type].dot_fixed)
+    if (k->types[w->type].multiply_fixed && k->types[with].multiply_fixed)
         m.fixed_cols = w->cols / 256 * 256;
     if (m.fixed_cols > 0)
         m.reach = reach(w);
@@ -191,11 +191,10 @@ static struct matrix make_matrix(const struct cpu_kernels *k, const struct weigh
     return m;
 }
 
-static void reference_init(struct reference *r, const struct cpu_kernels *k, const struct expert_weights *e,
-                           uint32_t n_tokens)
+static void reference_init(struct reference *r, const struct cpu_kernels *k, const struct expert_weights *e)
 {
-    *r = (struct reference){e->down.rows, e->gate.rows, make_matrix(k, &e->gate, n_tokens),
-                            make_matrix(k, &e->up, n_tokens), make_matrix(k, &e->down, n_tokens)};
+    *r = (struct reference){e->down.rows, e->gate.rows, make_matrix(k, &e->gate, e->up.type),
+                            make_matrix(k, &e->up, e->gate.type), make_matrix(k, &e->down, e->down.type)};
 }
 
 static void reference_finish(struct reference *r)
@@ -281,7 +280,7 @@ static void check_case(const struct cpu_kernels *k, struct types t, uint32_t d, 
 
     for (uint32_t j = 0; j < 2; j++) {
         struct reference ref;
-        reference_init(&ref, k, &experts[j], jobs[j].n);
+        reference_init(&ref, k, &experts[j]);
         char what[64];
         snprintf(what, sizeof what, "%s, %s, %s, down %s", k->name, t.gate->name, t.up->name, t.down->name);
         check_rows(&ref, &jobs[j], x, y[0], what);
@@ -357,6 +356,43 @@ static void test_expand(void **state)
     }
 }
 
+/* Tokens together have the bits of each alone. */
+static void check_tokens(const struct cpu_type_kernels *k, const struct weight *w, const char *name)
+{
+    enum { N = 5 };
+    uint32_t n_blocks = w->cols / 256;
+    uint64_t seed = 11;
+    struct cpu_fixed *all = aligned_alloc(64, N * n_blocks * sizeof *all),
+                     *one = aligned_alloc(64, n_blocks * sizeof *one);
+    float *x = malloc(w->cols * sizeof *x), *y = malloc(N * w->rows * sizeof *y),
+          *want = malloc(w->rows * sizeof *want);
+    assert_true(all && one && x && y && want);
+    for (int round = 0; round < 2; round++) { /* first all tokens, then each */
+        seed = 11;
+        for (uint32_t t = 0; t < N; t++) {
+            for (uint32_t i = 0; i < w->cols; i++)
+                x[i] = random_normal(&seed);
+            if (round == 0) {
+                k->quantize(x, w->cols, N, all + t);
+                continue;
+            }
+            k->quantize(x, w->cols, 1, one);
+            k->multiply_fixed(w->data, w->size_bytes / w->rows, w->rows, w->cols, one, 1, want);
+            for (uint32_t r = 0; r < w->rows; r++)
+                if (memcmp(&y[r * N + t], &want[r], sizeof want[r]) != 0)
+                    fail_msg("%s, row %u, token %u: %.9g, alone %.9g", name, r, t, (double)y[r * N + t],
+                             (double)want[r]);
+        }
+        if (round == 0)
+            k->multiply_fixed(w->data, w->size_bytes / w->rows, w->rows, w->cols, all, N, y);
+    }
+    free(want);
+    free(y);
+    free(x);
+    free(one);
+    free(all);
+}
+
 /* In fixed point: what is no number stays visible, zeros are exact, and a power of two changes nothing. */
 static void test_fixed(void **state)
 {
@@ -366,7 +402,7 @@ static void test_fixed(void **state)
     const struct sc_type_info *types = sc_types(&n_types);
     for (size_t t = 0; t < n_types; t++) {
         const struct cpu_type_kernels *kernels = &k->types[types[t].type];
-        if (!kernels->dot_fixed)
+        if (!kernels->multiply_fixed)
             continue;
         uint64_t seed = t;
         struct weight w = make_weight(&types[t], ROWS, COLS, &seed);
@@ -379,13 +415,14 @@ static void test_fixed(void **state)
             float changed[COLS];
             for (int i = 0; i < COLS; i++)
                 changed[i] = isfinite(factors[f]) ? x[i] * factors[f] : i == 300 ? factors[f] : x[i];
-            kernels->quantize(changed, COLS, fixed);
-            kernels->dot_fixed(w.data, w.size_bytes / ROWS, ROWS, COLS, fixed, y[f > 0]);
+            kernels->quantize(changed, COLS, 1, fixed);
+            kernels->multiply_fixed(w.data, w.size_bytes / ROWS, ROWS, COLS, fixed, 1, y[f > 0]);
             for (int r = 0; r < ROWS; r++)
                 if (isfinite(factors[f]) ? !(y[f > 0][r] == y[0][r] * factors[f]) : isfinite(y[1][r]))
                     fail_msg("%s, %s, times %g: %.9g became %.9g", k->name, types[t].name, (double)factors[f],
                              (double)y[0][r], (double)y[f > 0][r]);
         }
+        check_tokens(kernels, &w, types[t].name);
         free((void *)(uintptr_t)w.data);
     }
 }

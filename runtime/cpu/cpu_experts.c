@@ -61,54 +61,98 @@ static size_t bytes_of(enum sc_type type, uint32_t n)
     return (size_t)n / info->block_size * info->block_bytes;
 }
 
-/* out[r * CPU_BATCH + t] = row first + r of w, times x[t], for n_rows <= CPU_TILE_ROWS and n <= CPU_BATCH. */
-static void multiply_tile(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
-                          const float *const *x, uint32_t n, float *out)
-{
-    _Alignas(64) float tile[CPU_TILE_ROWS * CPU_TILE_COLS];
-    size_t row_bytes = bytes_of(w->type, w->cols);
-    memset(out, 0, CPU_TILE_ROWS * CPU_BATCH * sizeof out[0]);
-    if (n_rows < CPU_TILE_ROWS)
-        memset(tile, 0, sizeof tile);
-    for (uint32_t col = 0; col < w->cols; col += CPU_TILE_COLS) {
-        uint32_t n_cols = w->cols - col < CPU_TILE_COLS ? w->cols - col : CPU_TILE_COLS;
-        const uint8_t *data = w->data + first * row_bytes + bytes_of(w->type, col);
-        for (uint32_t r = 0; r < n_rows; r++)
-            k->types[w->type].expand(data + r * row_bytes, n_cols, tile + r * CPU_TILE_COLS);
-        k->multiply(tile, n_rows, x, n, col, n_cols, out);
-    }
-}
-
 /* The columns that are done in fixed point. */
 static uint32_t fixed_cols(const struct cpu_kernels *k, const struct weight *w)
 {
-    return k->types[w->type].dot_fixed ? w->cols / 256 * 256 : 0;
+    return k->types[w->type].multiply_fixed ? w->cols / 256 * 256 : 0;
 }
 
-/* next: see cpu_kernels.h */
-static void dot_rows(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
-                     const float *x, const struct cpu_fixed *x_fixed, float *out, const uint8_t *next)
+/* Both or neither, so that they can be done together. */
+static bool gate_up_fixed(const struct cpu_kernels *k, const struct expert_weights *e)
 {
-    const struct cpu_type_kernels *t = &k->types[w->type];
-    size_t row_bytes = bytes_of(w->type, w->cols);
-    uint32_t done = fixed_cols(k, w);
-    const uint8_t *data = w->data + first * row_bytes, *rest = data + bytes_of(w->type, done);
-    if (done == 0) {
-        t->dot(data, row_bytes, n_rows, w->cols, x, out, next);
-        return;
-    }
-    t->dot_fixed(data, row_bytes, n_rows, done, x_fixed, out);
-    if (done < w->cols) {
-        float more[MAX_ITEM_ROWS];
-        t->dot(rest, row_bytes, n_rows, w->cols - done, x + done, more, next);
-        for (uint32_t r = 0; r < n_rows; r++)
-            out[r] += more[r];
-    }
+    return fixed_cols(k, &e->gate) > 0 && fixed_cols(k, &e->up) > 0;
 }
 
 static const uint8_t *row_of(const struct weight *w, uint32_t row)
 {
     return w->data + row * bytes_of(w->type, w->cols);
+}
+
+/* As multiply_chunk does, for n_rows <= CPU_TILE_ROWS, by expanding the weights first. */
+static void multiply_tile(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
+                          const float *const *x, uint32_t n, float *out)
+{
+    _Alignas(64) float tile[CPU_TILE_ROWS * CPU_TILE_COLS], sums[CPU_TILE_ROWS * CPU_BATCH] = {0};
+    if (n_rows < CPU_TILE_ROWS)
+        memset(tile, 0, sizeof tile);
+    for (uint32_t col = 0; col < w->cols; col += CPU_TILE_COLS) {
+        uint32_t n_cols = w->cols - col < CPU_TILE_COLS ? w->cols - col : CPU_TILE_COLS;
+        for (uint32_t r = 0; r < n_rows; r++)
+            k->types[w->type].expand(row_of(w, first + r) + bytes_of(w->type, col), n_cols, tile + r * CPU_TILE_COLS);
+        k->multiply(tile, n_rows, x, n, col, n_cols, sums);
+    }
+    for (uint32_t r = 0; r < n_rows; r++)
+        memcpy(out + r * n, sums + r * CPU_BATCH, n * sizeof out[0]);
+}
+
+static void multiply_fixed(const struct cpu_kernels *k, const struct weight *w, uint32_t first, uint32_t n_rows,
+                           const float *const *x, const struct cpu_fixed *x_fixed, uint32_t n, float *out)
+{
+    const struct cpu_type_kernels *t = &k->types[w->type];
+    uint32_t done = fixed_cols(k, w);
+    size_t row_bytes = bytes_of(w->type, w->cols);
+    t->multiply_fixed(row_of(w, first), row_bytes, n_rows, done, x_fixed, n, out);
+    for (uint32_t i = 0; i < n && done < w->cols; i++) {
+        const uint8_t *rest = row_of(w, first) + bytes_of(w->type, done);
+        float more[MAX_ITEM_ROWS];
+        t->dot(rest, row_bytes, n_rows, w->cols - done, x[i] + done, more, rest);
+        for (uint32_t r = 0; r < n_rows; r++)
+            out[r * n + i] += more[r];
+    }
+}
+
+/* The rows and tokens that are done at once: rows as many as there are, or in tiles. */
+enum { MAX_CHUNK = MAX_ITEM_ROWS * CPU_FIXED_TOKENS };
+_Static_assert(MAX_CHUNK >= CPU_TILE_ROWS * CPU_BATCH, "a chunk holds a tile");
+
+struct chunk {
+    uint32_t row, n_rows;     /* of the matrix */
+    uint32_t token, n_tokens; /* of the job */
+    bool fixed;
+    const float *x[CPU_BATCH]; /* (n_tokens) */
+    const struct cpu_fixed *x_fixed;
+};
+
+/* out[r * n_tokens + t] = row r of the chunk times x[t]. next: see cpu_kernels.h */
+static void multiply_chunk(const struct cpu_kernels *k, const struct weight *w, const struct chunk *c, float *out,
+                           const uint8_t *next)
+{
+    if (c->fixed)
+        multiply_fixed(k, w, c->row, c->n_rows, c->x, c->x_fixed, c->n_tokens, out);
+    else if (c->n_tokens == 1)
+        k->types[w->type].dot(row_of(w, c->row), bytes_of(w->type, w->cols), c->n_rows, w->cols, c->x[0], out, next);
+    else
+        multiply_tile(k, w, c->row, c->n_rows, c->x, c->n_tokens, out);
+}
+
+/* The next chunk of a part, in place; starts with one that is all 0 but for `fixed`. Tokens first: rows stay cached. */
+static bool next_chunk(struct chunk *c, const struct part *p)
+{
+    uint32_t n = p->job->n, most_rows = c->fixed || n == 1 ? p->n_rows : CPU_TILE_ROWS;
+    uint32_t most_tokens = c->fixed ? CPU_FIXED_TOKENS : CPU_BATCH;
+    if (c->n_rows == 0) {
+        c->row = p->first;
+    } else {
+        c->token += c->n_tokens;
+        if (c->token == n) {
+            c->token = 0;
+            c->row += c->n_rows;
+        }
+    }
+    uint32_t rows_left = p->first + p->n_rows - c->row;
+    c->n_rows = rows_left < most_rows ? rows_left : most_rows;
+    c->n_tokens = n - c->token < most_tokens ? n - c->token : most_tokens;
+    return rows_left > 0;
 }
 
 static const float *x_row(const struct cpu_experts *c, const struct cpu_job *j, uint32_t i)
@@ -126,47 +170,58 @@ static float *h_row(const struct cpu_experts *c, uint32_t row)
     return c->h + (size_t)row * c->n_ff;
 }
 
-static struct cpu_fixed *x_fixed_row(const struct cpu_experts *c, uint32_t row, bool up)
+/* Blocks of the call's rows from the `row`-th on, where a chunk begins. */
+static struct cpu_fixed *x_fixed_of(const struct cpu_experts *c, uint32_t row, bool up)
 {
     return c->x_fixed[up] + (size_t)row * (c->n_embd / 256);
 }
 
-static struct cpu_fixed *h_fixed_row(const struct cpu_experts *c, uint32_t row)
+static struct cpu_fixed *h_fixed_of(const struct cpu_experts *c, uint32_t row)
 {
     return c->h_fixed + (size_t)row * (c->n_ff / 256);
 }
 
-static void quantize(const struct cpu_kernels *k, const struct weight *w, const float *x, struct cpu_fixed *out)
+/* A row of the call: the job's row i, and the chunk of tokens that it will be in. */
+struct row {
+    const struct cpu_job *job;
+    uint32_t i, chunk, n_tokens; /* chunk: its first row in the call */
+};
+
+static struct row find_row(const struct cpu_experts *c, uint32_t row)
 {
-    uint32_t n = fixed_cols(k, w);
-    if (n > 0)
-        k->types[w->type].quantize(x, n, out);
+    struct row r = {.job = c->jobs, .i = row};
+    for (; r.i >= r.job->n; r.job++)
+        r.i -= r.job->n;
+    uint32_t in_chunk = r.i % CPU_FIXED_TOKENS, left = r.job->n - (r.i - in_chunk);
+    r.chunk = row - in_chunk;
+    r.n_tokens = left < CPU_FIXED_TOKENS ? left : CPU_FIXED_TOKENS;
+    return r;
 }
 
-/* Row `row` of the call: of x, then of h. */
+static void quantize(const struct cpu_kernels *k, const struct weight *w, const float *x, const struct row *r,
+                     struct cpu_fixed *chunk)
+{
+    k->types[w->type].quantize(x, fixed_cols(k, w), r->n_tokens, chunk + r->i % CPU_FIXED_TOKENS);
+}
+
 static void quantize_x(void *context, uint32_t row)
 {
     const struct cpu_experts *c = context;
-    const struct cpu_job *j = c->jobs;
-    uint32_t i = row;
-    for (; i >= j->n; j++)
-        i -= j->n;
-    if (j->n > 1)
+    struct row r = find_row(c, row);
+    const struct expert_weights *e = r.job->expert;
+    if (!gate_up_fixed(c->kernels, e))
         return;
-    quantize(c->kernels, &j->expert->gate, x_row(c, j, i), x_fixed_row(c, row, false));
-    if (j->expert->up.type != j->expert->gate.type)
-        quantize(c->kernels, &j->expert->up, x_row(c, j, i), x_fixed_row(c, row, true));
+    quantize(c->kernels, &e->gate, x_row(c, r.job, r.i), &r, x_fixed_of(c, r.chunk, false));
+    if (e->up.type != e->gate.type)
+        quantize(c->kernels, &e->up, x_row(c, r.job, r.i), &r, x_fixed_of(c, r.chunk, true));
 }
 
 static void quantize_h(void *context, uint32_t row)
 {
     const struct cpu_experts *c = context;
-    const struct cpu_job *j = c->jobs;
-    uint32_t i = row;
-    for (; i >= j->n; j++)
-        i -= j->n;
-    if (j->n == 1)
-        quantize(c->kernels, &j->expert->down, h_row(c, row), h_fixed_row(c, row));
+    struct row r = find_row(c, row);
+    if (fixed_cols(c->kernels, &r.job->expert->down) > 0)
+        quantize(c->kernels, &r.job->expert->down, h_row(c, row), &r, h_fixed_of(c, r.chunk));
 }
 
 /* h = silu(gate x) * (up x), some rows of it */
@@ -176,33 +231,24 @@ static void gate_up(void *context, uint32_t item)
     const struct cpu_kernels *k = c->kernels;
     struct part p = part_of(c, item, c->n_ff);
     const struct expert_weights *e = p.job->expert;
-    _Alignas(64) float gate[CPU_TILE_ROWS * CPU_BATCH], up[CPU_TILE_ROWS * CPU_BATCH];
+    _Alignas(64) float gate[MAX_CHUNK], up[MAX_CHUNK];
 
-    if (p.job->n == 1) {
-        const float *x = x_row(c, p.job, 0);
-        dot_rows(k, &e->gate, p.first, p.n_rows, x, x_fixed_row(c, p.before, false), gate, row_of(&e->up, p.first));
-        dot_rows(k, &e->up, p.first, p.n_rows, x, x_fixed_row(c, p.before, e->up.type != e->gate.type), up,
-                 row_of(&e->gate, p.first + p.n_rows));
-        memset(gate + p.n_rows, 0, 16 * sizeof gate[0]);
-        memset(up + p.n_rows, 0, 16 * sizeof up[0]);
-        k->silu_mul(gate, up, (p.n_rows + 15) / 16 * 16);
-        memcpy(h_row(c, p.before) + p.first, gate, p.n_rows * sizeof gate[0]);
-        return;
-    }
-    for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
-        uint32_t n_rows = p.n_rows - r < CPU_TILE_ROWS ? p.n_rows - r : CPU_TILE_ROWS;
-        for (uint32_t first = 0; first < p.job->n; first += CPU_BATCH) {
-            uint32_t n = p.job->n - first < CPU_BATCH ? p.job->n - first : CPU_BATCH;
-            const float *x[CPU_BATCH];
-            for (uint32_t t = 0; t < n; t++)
-                x[t] = x_row(c, p.job, first + t);
-            multiply_tile(k, &e->gate, p.first + r, n_rows, x, n, gate);
-            multiply_tile(k, &e->up, p.first + r, n_rows, x, n, up);
-            for (uint32_t i = 0; i < n_rows; i++)
-                k->silu_mul(gate + i * CPU_BATCH, up + i * CPU_BATCH, (n + 15) / 16 * 16);
-            for (uint32_t t = 0; t < n; t++)
-                for (uint32_t i = 0; i < n_rows; i++)
-                    h_row(c, p.before + first + t)[p.first + r + i] = gate[i * CPU_BATCH + t];
+    struct chunk chunk = {.fixed = gate_up_fixed(k, e)};
+    while (next_chunk(&chunk, &p)) {
+        uint32_t n = chunk.n_tokens, n_sums = chunk.n_rows * n, padding = (16 - n_sums % 16) % 16;
+        for (uint32_t t = 0; t < n; t++)
+            chunk.x[t] = x_row(c, p.job, chunk.token + t);
+        chunk.x_fixed = x_fixed_of(c, p.before + chunk.token, false);
+        multiply_chunk(k, &e->gate, &chunk, gate, row_of(&e->up, chunk.row));
+        chunk.x_fixed = x_fixed_of(c, p.before + chunk.token, e->up.type != e->gate.type);
+        multiply_chunk(k, &e->up, &chunk, up, row_of(&e->gate, chunk.row + chunk.n_rows));
+        memset(gate + n_sums, 0, padding * sizeof gate[0]);
+        memset(up + n_sums, 0, padding * sizeof up[0]);
+        k->silu_mul(gate, up, n_sums + padding);
+        for (uint32_t t = 0; t < n; t++) {
+            float *h = h_row(c, p.before + chunk.token + t) + chunk.row;
+            for (uint32_t i = 0; i < chunk.n_rows; i++)
+                h[i] = gate[i * n + t];
         }
     }
 }
@@ -211,27 +257,21 @@ static void gate_up(void *context, uint32_t item)
 static void down(void *context, uint32_t item)
 {
     const struct cpu_experts *c = context;
-    const struct cpu_kernels *k = c->kernels;
     struct part p = part_of(c, item, c->n_embd);
     const struct weight *w = &p.job->expert->down;
-    _Alignas(64) float out[CPU_TILE_ROWS * CPU_BATCH];
+    _Alignas(64) float out[MAX_CHUNK];
 
-    if (p.job->n == 1) {
-        dot_rows(k, w, p.first, p.n_rows, h_row(c, p.before), h_fixed_row(c, p.before), y_row(c, p.job, 0) + p.first,
-                 row_of(w, p.first + p.n_rows));
-        return;
-    }
-    for (uint32_t r = 0; r < p.n_rows; r += CPU_TILE_ROWS) {
-        uint32_t n_rows = p.n_rows - r < CPU_TILE_ROWS ? p.n_rows - r : CPU_TILE_ROWS;
-        for (uint32_t first = 0; first < p.job->n; first += CPU_BATCH) {
-            uint32_t n = p.job->n - first < CPU_BATCH ? p.job->n - first : CPU_BATCH;
-            const float *h[CPU_BATCH];
-            for (uint32_t t = 0; t < n; t++)
-                h[t] = h_row(c, p.before + first + t);
-            multiply_tile(k, w, p.first + r, n_rows, h, n, out);
-            for (uint32_t t = 0; t < n; t++)
-                for (uint32_t i = 0; i < n_rows; i++)
-                    y_row(c, p.job, first + t)[p.first + r + i] = out[i * CPU_BATCH + t];
+    struct chunk chunk = {.fixed = fixed_cols(c->kernels, w) > 0};
+    while (next_chunk(&chunk, &p)) {
+        uint32_t n = chunk.n_tokens;
+        for (uint32_t t = 0; t < n; t++)
+            chunk.x[t] = h_row(c, p.before + chunk.token + t);
+        chunk.x_fixed = h_fixed_of(c, p.before + chunk.token);
+        multiply_chunk(c->kernels, w, &chunk, out, row_of(w, chunk.row + chunk.n_rows));
+        for (uint32_t t = 0; t < n; t++) {
+            float *y = y_row(c, p.job, chunk.token + t) + chunk.row;
+            for (uint32_t i = 0; i < chunk.n_rows; i++)
+                y[i] = out[i * n + t];
         }
     }
 }

@@ -27,7 +27,7 @@
 #include "config.h"
 
 /* A tile of weights is expanded into the first-level cache and multiplied with up to BATCH tokens. */
-enum { CPU_TILE_ROWS = 12, CPU_TILE_COLS = 512, CPU_BATCH = 64 };
+enum { CPU_TILE_ROWS = 12, CPU_TILE_COLS = 512, CPU_BATCH = 64, CPU_FIXED_TOKENS = 16 };
 
 /* 256 activations in fixed point, x = scale * (65536 * digits[0] + 256 * digits[1] + digits[2]), in a type's order. */
 struct cpu_fixed {
@@ -52,10 +52,16 @@ struct cpu_type_kernels {
     /* n weights, whole blocks, or any multiple of 16 of the types without blocks */
     void (*expand)(const uint8_t *w, uint32_t n, float *out);
 
-    /* In fixed point; NULL where the level does not have it for the type. n_cols of the same, a multiple of 256: */
-    void (*quantize)(const float *x, uint32_t n_cols, struct cpu_fixed *out);
-    void (*dot_fixed)(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, const struct cpu_fixed *x,
-                      float *y);
+    /*
+     * In fixed point; NULL where the level does not have it for the type. n_cols are a multiple of 256. quantize does
+     * one of n_tokens: its block k becomes out[k * n_tokens].
+     *
+     * y[r * n_tokens + t] = sum of row r * x[t], for n_tokens <= CPU_FIXED_TOKENS, of which x[k * n_tokens + t] are the
+     * blocks. The bits are those of each token alone.
+     */
+    void (*quantize)(const float *x, uint32_t n_cols, uint32_t n_tokens, struct cpu_fixed *out);
+    void (*multiply_fixed)(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                           const struct cpu_fixed *x, uint32_t n_tokens, float *y);
 };
 
 struct cpu_kernels {

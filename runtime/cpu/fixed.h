@@ -48,10 +48,7 @@ INLINE void lanes_of(struct fixed_layout f, __m512i lanes[4])
     }
 }
 
-/*
- * 256 activations for a type: high and low byte of each in the order of the type's groups, and what the offsets are
- * multiplied with. The low byte is signed, so that one instruction takes both.
- */
+/* 256 activations for a type: their digits in the order of its groups, and what its offsets are multiplied with. */
 INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fixed *out)
 {
     VI largest = {0}; /* as bits: so NaN is larger than infinity, and that than any number */
@@ -82,19 +79,14 @@ INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fix
 
 enum { FIXED_ROWS = 4, FIXED_AHEAD = 2048 /* bytes that are asked for ahead, in each row */ };
 
-/* What FIXED_ROWS rows make of a block of x. What is fused is written down, so that all rows round alike. */
-INLINE void dot_fixed_block(struct fixed_layout f, const uint8_t *const rows[FIXED_ROWS], const struct cpu_fixed *x,
-                            const __m512i lanes[4], VF sums[FIXED_ROWS])
+/* sums[r] += what the q of row r, with their scales, make of a block of x. */
+INLINE void add_block(struct fixed_layout f, VB q[FIXED_ROWS][4], const struct fixed_scales s[FIXED_ROWS],
+                      const __m512i lanes[4], const struct cpu_fixed *x, VF sums[FIXED_ROWS])
 {
-    struct fixed_scales s[FIXED_ROWS];
-    VB q[FIXED_ROWS][4];
     VF part[FIXED_ROWS];
     UNROLL
-    for (unsigned r = 0; r < FIXED_ROWS; r++) {
-        f.scales(rows[r], &s[r]);
-        f.quants(rows[r], q[r]);
+    for (unsigned r = 0; r < FIXED_ROWS; r++)
         part[r] = s[r].offset * _mm512_load_ps(x->offsets);
-    }
     UNROLL
     for (unsigned j = 0; j < 4; j += f.run) {
         __m512i products[FIXED_ROWS] = {{0}};
@@ -112,6 +104,7 @@ INLINE void dot_fixed_block(struct fixed_layout f, const uint8_t *const rows[FIX
                 }
             }
         }
+        /* What is fused is written down, so that all rows and tokens round alike. */
         UNROLL
         for (unsigned r = 0; r < FIXED_ROWS; r++)
             part[r] =
@@ -122,9 +115,12 @@ INLINE void dot_fixed_block(struct fixed_layout f, const uint8_t *const rows[FIX
         sums[r] = _mm512_fmadd_ps(part[r], vector_set(x->scale), sums[r]);
 }
 
-/* Each of FIXED_ROWS equal parts of the rows is read from end to end: so many streams, and no gaps in them. */
-INLINE void dot_fixed(struct fixed_layout f, const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols,
-                      const struct cpu_fixed *x, float *y)
+/*
+ * Becomes a function of its own for each type, in which all of the layout is constant, for one token and for more. Each
+ * of FIXED_ROWS equal parts of the rows is read from end to end: so many streams, and no gaps in them.
+ */
+INLINE void multiply_fixed(struct fixed_layout f, const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                           const struct cpu_fixed *x, uint32_t n_tokens, float *y)
 {
     __m512i lanes[4];
     lanes_of(f, lanes);
@@ -132,43 +128,55 @@ INLINE void dot_fixed(struct fixed_layout f, const uint8_t *w, size_t row_bytes,
     for (uint32_t row = 0; row < stream; row++) {
         const uint8_t *rows[FIXED_ROWS];
         uint32_t index[FIXED_ROWS];
-        VF sums[FIXED_ROWS] = {{0}};
+        VF sums[CPU_FIXED_TOKENS][FIXED_ROWS];
+        UNROLL
         for (uint32_t r = 0; r < FIXED_ROWS; r++) {
             index[r] = row + r * stream < n_rows ? row + r * stream : row;
             rows[r] = w + index[r] * row_bytes;
+            for (uint32_t t = 0; t < n_tokens; t++)
+                sums[t][r] = vector_set(0);
         }
         for (uint32_t k = 0; k < n_cols / 256; k++) {
+            struct fixed_scales s[FIXED_ROWS];
+            VB q[FIXED_ROWS][4];
             UNROLL
             for (uint32_t r = 0; r < FIXED_ROWS; r++) {
                 UNROLL
                 for (unsigned i = 0; i < f.bytes; i += 64)
                     __builtin_prefetch((const void *)((uintptr_t)rows[r] + FIXED_AHEAD + i), 0, 3);
-            }
-            dot_fixed_block(f, rows, &x[k], lanes, sums);
-            UNROLL
-            for (uint32_t r = 0; r < FIXED_ROWS; r++)
+                f.scales(rows[r], &s[r]);
+                f.quants(rows[r], q[r]);
                 rows[r] += f.bytes;
+            }
+            for (uint32_t t = 0; t < n_tokens; t++)
+                add_block(f, q, s, lanes, &x[k * n_tokens + t], sums[t]);
         }
+        UNROLL
         for (uint32_t r = 0; r < FIXED_ROWS; r++)
-            y[index[r]] = vector_sum(sums[r]);
+            for (uint32_t t = 0; t < n_tokens; t++)
+                y[index[r] * n_tokens + t] = vector_sum(sums[t][r]);
     }
 }
 
 #define FIXED_KERNELS(TYPE, type, bytes, order, run, lane, offset_lane, center) \
     static const struct fixed_layout fixed_##type = { \
         bytes, order, run, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
-    static void quantize_##type(const float *x, uint32_t n_cols, struct cpu_fixed *out) \
+    static void quantize_##type(const float *x, uint32_t n_cols, uint32_t n_tokens, struct cpu_fixed *out) \
     { \
         for (uint32_t k = 0; k < n_cols / 256; k++) \
-            quantize_block(fixed_##type, x + 256 * k, &out[k]); \
+            quantize_block(fixed_##type, x + 256 * k, &out[k * n_tokens]); \
     } \
-    static void dot_fixed_##type(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, \
-                                 const struct cpu_fixed *x, float *y) \
+    static void multiply_fixed_##type(const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols, \
+                                      const struct cpu_fixed *x, uint32_t n_tokens, float *y) \
     { \
-        dot_fixed(fixed_##type, w, row_bytes, n_rows, n_cols, x, y); \
+        if (n_tokens == 1) \
+            multiply_fixed(fixed_##type, w, row_bytes, n_rows, n_cols, x, 1, y); \
+        else \
+            multiply_fixed(fixed_##type, w, row_bytes, n_rows, n_cols, x, n_tokens, y); \
     }
 FIXED_LAYOUTS(FIXED_KERNELS)
 
-#define FIXED_ENTRY(TYPE, type, ...) [SC_##TYPE].quantize = quantize_##type, [SC_##TYPE].dot_fixed = dot_fixed_##type,
+#define FIXED_ENTRY(TYPE, type, ...) \
+    [SC_##TYPE].quantize = quantize_##type, [SC_##TYPE].multiply_fixed = multiply_fixed_##type,
 
 #endif
