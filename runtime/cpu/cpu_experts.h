@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Experts on the CPU: y = W_down (silu(W_gate x) * (W_up x)), straight from GGUF blocks in memory, all types of
- * types.h, in fp32 (cpu_kernels.h has the bound). The result depends neither on the number of threads nor on what else
- * is in the call: equal input gives equal bits.
+ * types.h, in fp32 or as exact (cpu_kernels.h has the bounds). The result depends neither on the number of threads nor
+ * on what else is in the call: equal input gives equal bits.
  */
 #ifndef SCORIA_CPU_EXPERTS_H
 #define SCORIA_CPU_EXPERTS_H
@@ -22,7 +22,7 @@ struct cpu_experts;
 
 /*
  * Room for calls of at most max_rows rows in all their jobs, of experts with these widths (both multiples of 16).
- * level: "avx512", "avx2", "portable", or NULL for the best that this processor has. Borrows the pool.
+ * level: "avx512_vnni", "avx512", "avx2", "portable", or NULL for the best that this processor has. Borrows the pool.
  */
 struct cpu_experts *cpu_experts_create(struct cpu_pool *pool, uint32_t n_embd, uint32_t n_ff, uint32_t max_rows,
                                        const char *level, struct sc_error *e) SC_CHECK;
