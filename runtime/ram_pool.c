@@ -34,6 +34,7 @@ struct ram_pool {
     uint64_t slot_bytes, memory_bytes;
     struct ram_slot *slots; /* (n_slots) */
     uint32_t *slot_of;      /* (n_layers * n_experts) or NOBODY */
+    bool *dropped;          /* (n_layers * n_experts) and not pinned since */
     float *uses;            /* (n_layers * n_experts) decayed count of the passes that used it */
     uint64_t pass;
     float n_passes;      /* decayed count of them */
@@ -84,8 +85,9 @@ static bool allocate(struct ram_pool *p, struct sc_error *e)
     const size_t n_experts = (size_t)c->n_layers * c->n_experts;
     p->slots = calloc(p->params.n_slots, sizeof(*p->slots));
     p->slot_of = calloc(n_experts, sizeof(*p->slot_of));
+    p->dropped = calloc(n_experts, sizeof(*p->dropped));
     p->uses = calloc(n_experts, sizeof(*p->uses));
-    if (!p->slots || !p->slot_of || !p->uses)
+    if (!p->slots || !p->slot_of || !p->dropped || !p->uses)
         return sc_fail_memory(e, "the experts in RAM");
     memset(p->slot_of, 0xff, n_experts * sizeof(*p->slot_of));
 
@@ -133,6 +135,7 @@ void ram_pool_destroy(struct ram_pool *p)
         munmap(p->memory, p->memory_bytes);
     free(p->slots);
     free(p->slot_of);
+    free(p->dropped);
     free(p->uses);
     free(p);
 }
@@ -173,10 +176,10 @@ static bool settle(struct ram_pool *p, struct ram_slot *s)
 /* In how many layers the slot's expert will be used, as far as can be told; an empty slot's never. */
 static float layers_until_use(const struct ram_pool *p, const struct ram_slot *s)
 {
-    const uint32_t n_layers = p->params.config->n_layers, *on_device = p->params.device->slot_of;
+    const uint32_t n_layers = p->params.config->n_layers;
     if (s->state == SLOT_EMPTY)
         return FLT_MAX;
-    if (on_device && on_device[s->owner] != POLICY_NONE)
+    if (ram_pool_is_dropped(p, s->owner))
         return FLT_MAX / 2;
     const uint32_t layer = s->owner / p->params.config->n_experts;
     const bool is_over = layer < p->next_layer; /* for this pass, which then counts */
@@ -315,6 +318,7 @@ bool ram_pool_pin(struct ram_pool *p, uint32_t index, struct expert_weights *out
     }
     s->n_pins++;
     s->awaited = false;
+    p->dropped[index] = false;
 
     *out = *expert_at(p, index);
     out->gate.data = s->job.ranges[0].to + out->gate.offset % READ_ALIGNMENT;
@@ -326,6 +330,17 @@ bool ram_pool_pin(struct ram_pool *p, uint32_t index, struct expert_weights *out
 void ram_pool_unpin(struct ram_pool *p, uint32_t index)
 {
     p->slots[p->slot_of[index]].n_pins--;
+}
+
+void ram_pool_drop(struct ram_pool *p, uint32_t index)
+{
+    p->dropped[index] = true;
+}
+
+bool ram_pool_is_dropped(const struct ram_pool *p, uint32_t index)
+{
+    const uint32_t *slot_of = p->params.device->slot_of;
+    return p->dropped[index] && slot_of && slot_of[index] != POLICY_NONE;
 }
 
 uint64_t ram_pool_read_bytes(const struct ram_pool *p)

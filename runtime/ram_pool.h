@@ -22,7 +22,7 @@ struct ram_pool_params {
     const struct sc_gguf *gguf;
     const struct weights *weights;
     const struct config *config;
-    const struct policy *device; /* its slot_of tells whom the device holds; NULL there: nobody yet */
+    const struct policy *device; /* its slot_of tells who has a slot there; NULL: nobody yet */
     uint32_t n_slots;
     bool lock;   /* into RAM; whether that worked is in ram_pool_is_locked */
     bool cached; /* reading may leave the files in the system's cache as well */
@@ -44,6 +44,13 @@ bool ram_pool_prefetch(struct ram_pool *p, uint32_t index);
 /* Fills *out; the bytes stay until ram_pool_unpin, as often. At most n_slots experts can be pinned at once. */
 bool ram_pool_pin(struct ram_pool *p, uint32_t index, struct expert_weights *out, struct sc_error *e) SC_CHECK;
 void ram_pool_unpin(struct ram_pool *p, uint32_t index);
+
+/*
+ * All of the expert is on the device: as long as it has a slot there and is not pinned again, it is first to give way.
+ * Until it is dropped it stays, as it may be on its way.
+ */
+void ram_pool_drop(struct ram_pool *p, uint32_t index);
+bool ram_pool_is_dropped(const struct ram_pool *p, uint32_t index);
 
 uint64_t ram_pool_read_bytes(const struct ram_pool *p); /* from disk so far */
 

@@ -6,6 +6,8 @@
 #include "clock.h"
 #include "ram_pool.h"
 
+/* Left to others, beside an eighth: drivers compile kernels after this has been decided. */
+static const uint64_t RESERVE_BYTES = 64u << 20;
 /* Slots beyond those that a token pins at once: so many experts can be read ahead. */
 enum { MIN_AHEAD = 2 };
 
@@ -43,7 +45,8 @@ bool store_place(struct sc_placement *placement, struct store_params *params, co
     if (!n_total || sc_gguf_is_header(params->gguf)) /* made-up weights are in RAM or nowhere */
         return true;
     const uint64_t slot_bytes = ram_pool_slot_bytes(params->weights, c);
-    const uint64_t room = (available_bytes - available_bytes / 8) / slot_bytes; /* an eighth is left to others */
+    const uint64_t reserve = available_bytes / 8 + RESERVE_BYTES;
+    const uint64_t room = available_bytes > reserve ? (available_bytes - reserve) / slot_bytes : 0;
     const uint64_t fewest = clamp(c->n_experts_used + MIN_AHEAD, 0, n_total);
     params->is_short = engine->ram_bytes || n_total > room;
     if (!engine->ram_bytes && !engine->no_mmap && outside <= room)
@@ -119,11 +122,6 @@ bool store_is_steady(const struct store *s)
     return !s->pool && !s->params.is_short;
 }
 
-static bool is_on_device(const struct store *s, uint32_t index)
-{
-    return s->params.device->slot_of && s->params.device->slot_of[index] != POLICY_NONE;
-}
-
 static void list_matrices(const struct store *s, uint32_t index, const struct weight *out[3])
 {
     const uint32_t n_experts = s->params.config->n_experts;
@@ -141,7 +139,7 @@ static bool fill(struct store *s, const struct sc_engine_params *params, struct 
     uint32_t window[WINDOW], n_begun = 0, next = 0;
     for (uint32_t n_read = 0; n_read < n_slots; n_read++) {
         for (; n_begun < n_read + WINDOW && n_begun < n_slots && next < n_total; next++)
-            if (!is_on_device(s, next) && ram_pool_prefetch(s->pool, next))
+            if (!ram_pool_is_dropped(s->pool, next) && ram_pool_prefetch(s->pool, next))
                 window[n_begun++ % WINDOW] = next;
         if (n_read == n_begun)
             break;
@@ -172,8 +170,9 @@ void store_begin(struct store *s)
 /* Once is enough: then it is in RAM, or on its way there. */
 static void prefetch_mapped(struct store *s, uint32_t index)
 {
+    const uint32_t *slot_of = s->params.device->slot_of;
     const struct weight *matrices[3];
-    if (s->was_wanted[index])
+    if (s->was_wanted[index] || (slot_of && slot_of[index] != POLICY_NONE))
         return;
     s->was_wanted[index] = true;
     list_matrices(s, index, matrices);
@@ -185,17 +184,16 @@ void store_want(struct store *s, const uint32_t *indices, uint32_t n)
 {
     const struct config *c = s->params.config;
     for (uint32_t i = 0; i < n; i++)
-        if (is_on_device(s, indices[i]))
-            continue;
-        else if (s->pool)
-            ram_pool_want(s->pool, indices[i]);
-        else
+        if (!s->pool)
             prefetch_mapped(s, indices[i]);
+        else if (!ram_pool_is_dropped(s->pool, indices[i]))
+            ram_pool_want(s->pool, indices[i]);
     const uint32_t layer = n ? indices[0] / c->n_experts + 1 : c->n_layers;
     if (!s->pool || layer == c->n_layers || 2 * n <= c->n_experts)
         return;
     for (uint32_t x = 0; x < c->n_experts; x++)
-        if (!is_on_device(s, layer * c->n_experts + x) && !ram_pool_prefetch(s->pool, layer * c->n_experts + x))
+        if (!ram_pool_is_dropped(s->pool, layer * c->n_experts + x) &&
+            !ram_pool_prefetch(s->pool, layer * c->n_experts + x))
             break;
 }
 
@@ -226,6 +224,8 @@ void store_unpin(struct store *s, uint32_t index)
 void store_drop(struct store *s, uint32_t index)
 {
     const struct weight *matrices[3];
+    if (s->pool)
+        ram_pool_drop(s->pool, index);
     if (s->pool || !s->params.is_short)
         return;
     s->was_wanted[index] = false;

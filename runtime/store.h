@@ -64,7 +64,7 @@ void store_want(struct store *s, const uint32_t *indices, uint32_t n);
 bool store_pin(struct store *s, uint32_t index, struct expert_weights *out, struct sc_error *e) SC_CHECK;
 uint32_t store_n_pins(const struct store *s);
 void store_unpin(struct store *s, uint32_t index);
-void store_drop(struct store *s, uint32_t index); /* the device holds it now */
+void store_drop(struct store *s, uint32_t index); /* the device has all of it now, so RAM need not */
 
 /* Fails if bytes that were pinned, or any other view of the model's files, were not the files'. */
 bool store_check(const struct store *s, struct sc_error *e) SC_CHECK;

@@ -13,7 +13,7 @@ endforeach()
 # A model 1.5 times as large as memory. The sanitizers' own memory would be most of the limit.
 if(NOT SCORIA_SANITIZE)
     add_test(NAME memory_limit COMMAND ${PROJECT_SOURCE_DIR}/tools/bench-memory-limit --build ${CMAKE_BINARY_DIR}
-        --driver own --limit 112 --vram 30M --ram 20M -n 8
-        d=512 ff=1024 layers=8 heads=8 kv=2 experts=25 used=2 vocab=1024 type=q4_k)
+        --driver own --limit 128 --vram 30M --ram 20M -n 8
+        d=512 ff=1024 layers=8 heads=8 kv=2 experts=29 used=2 vocab=1024 type=q4_k)
     set_tests_properties(memory_limit PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
 endif()
