@@ -105,7 +105,7 @@ static void print_links(const struct sc_plan *p)
         if (rows[i].experts > 0)
             rate(cells[3], rows[i].experts);
         else
-            snprintf(cells[3], CELL_SIZE, "assumed");
+            snprintf(cells[3], CELL_SIZE, "%s", p->disk_is_measured ? "" : "assumed");
         table_row(TABLE_PLAIN, columns, N_ELEMENTS(columns), row);
     }
 }
@@ -150,7 +150,7 @@ static json_t *rates_to_json(const struct sc_plan_rates *r)
     json_put(rates, "ram_experts", json_number(r->ram_experts));
     json_put(rates, "upload", json_number(r->upload));
     json_put(rates, "transfer", json_number(r->transfer));
-    json_put(rates, "disk_read_assumed", json_number(r->disk_read));
+    json_put(rates, "disk_read", json_number(r->disk_read));
     json_put(rates, "device_flops", json_number(r->device_flops));
     json_put(rates, "host_flops", json_number(r->host_flops));
     json_put(rates, "round_trip_seconds", json_number(r->round_trip));
@@ -186,6 +186,7 @@ static json_t *to_json(const struct sc_plan *p)
     json_put(plan, "ram_needed_bytes", json_count(p->ram_needed_bytes));
     json_put(plan, "ram_available_bytes", json_count(p->ram_available_bytes));
     json_put(plan, "rates", rates_to_json(&p->rates));
+    json_put(plan, "disk_is_measured", json_boolean(p->disk_is_measured));
     json_put(plan, "hit_rate", json_number(p->hit_rate));
     json_put(plan, "vram_token_bytes", json_number(p->vram_token_bytes));
     json_put(plan, "ram_token_bytes", json_number(p->ram_token_bytes));

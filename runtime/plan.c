@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "bound.h"
+#include "disk_rate.h"
 #include "engine.h"
 #include "placement.h"
 #include "ram.h"
 
-/* Where nothing was read from a disk, what an NVMe drive of these years gives. */
+/* Where the disk cannot be measured, what an NVMe drive of these years gives. */
 static const double USUAL_DISK = 3e9;
 
 /* Those that have no experts have one, which is on the device. */
@@ -66,6 +67,7 @@ static void describe_model(struct sc_plan *p, const struct sc_engine *engine)
 
 static void describe_machine(struct sc_plan *p, const struct sc_engine *engine, const struct rates *r)
 {
+    const double disk = p->has_weights && p->n_experts ? disk_rate(engine->gguf) : 0;
     p->device = engine->gpu->info;
     p->placement = engine->placement;
     p->n_ctx = engine->params.n_ctx;
@@ -77,10 +79,11 @@ static void describe_machine(struct sc_plan *p, const struct sc_engine *engine, 
                                       .ram_experts = r->host_expert,
                                       .upload = r->upload,
                                       .transfer = r->transfer,
-                                      .disk_read = USUAL_DISK,
+                                      .disk_read = disk > 0 ? disk : USUAL_DISK,
                                       .device_flops = r->device_batch,
                                       .host_flops = r->host_batch,
                                       .round_trip = r->round_trip};
+    p->disk_is_measured = disk > 0;
     p->vram_beside = fmin(1, r->device_beside_host / r->device_expert);
     p->ram_beside = fmin(1, r->host_beside_device / r->host_expert);
 
@@ -155,7 +158,8 @@ static void predict_prompt(struct sc_plan *p, const struct expert_cost *cost)
         2.0 * p->n_batch * ((double)p->n_active_parameters - cost->n_used * p->n_layers * cost->flops / 2);
     const double dense = dense_flop / p->rates.device_flops;
     const double missing = p->n_layers * (1 - p->hit_rate) * cost->n_experts * p->expert_bytes;
-    const double disk = p->disk_token_bytes > 0 ? missing * p->disk_token_bytes / p->ram_token_bytes / USUAL_DISK : 0;
+    const double disk =
+        p->disk_token_bytes > 0 ? missing * p->disk_token_bytes / p->ram_token_bytes / p->rates.disk_read : 0;
     const double experts = p->n_layers * expert_cost_layer(cost, PATH_DEVICE, p->n_batch);
     p->prompt_seconds = fmax(dense + experts, disk);
     p->prompt_link = longest(dense + p->n_layers * p->n_batch * cost->n_used * cost->flops / p->rates.device_flops, 0,

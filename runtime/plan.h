@@ -30,7 +30,7 @@ struct sc_plan_rates {
     double vram_read, vram_experts; /* plain reading; our kernels with experts of one token */
     double ram_read, ram_experts;
     double upload, transfer; /* as Scoria uploads; the link alone */
-    double disk_read;        /* assumed, not measured */
+    double disk_read;
     double device_flops, host_flops;
     double round_trip; /* seconds */
 };
@@ -43,7 +43,8 @@ struct sc_plan {
     uint64_t model_bytes, n_parameters, n_active_parameters;
     uint32_t n_layers, n_experts, n_experts_used; /* n_experts 0: dense */
     uint32_t n_ctx, n_batch, n_threads;
-    bool has_weights; /* the file is complete */
+    bool has_weights;      /* the file is complete */
+    bool disk_is_measured; /* else disk_read is what such drives usually give */
 
     uint64_t ram_needed_bytes;    /* for the experts that the device does not hold */
     uint64_t ram_available_bytes; /* for them, now or by --ram */

@@ -93,6 +93,7 @@ static void plans_complete_and_dense(void **state)
     NEEDS_DEVICE();
     json_t *plan = json_of(RUN("plan", "-m", model, "--json"));
     assert_true(json_is_true(json_object_get(plan, "has_weights")));
+    assert_true(json_is_false(json_object_get(plan, "disk_is_measured"))); /* too small */
     json_decref(plan);
     const char *path = write_header("dense.gguf", &(struct model_spec){.dense = true, .header_only = true});
     struct outcome o = RUN("plan", "-m", path);
