@@ -14,6 +14,8 @@ struct header {
 
 static const char MAGIC[] = "SCHOTS01";
 static const float MAX_HEAT = 1e9f;
+/* The next text is about something else: what was learned is where to begin, and must not outweigh it for long. */
+static const float RESTORED = 0.1f;
 
 static uint64_t hash_string(uint64_t hash, struct sc_gguf_string s)
 {
@@ -84,8 +86,9 @@ bool hot_set_restore(const struct hot_set *h, struct policy *p)
              is_sound(&head, heat, used_at, n);
         if (ok) {
             p->n_steps = head.n_steps;
-            memcpy(p->heat, heat, n * sizeof(*heat));
             memcpy(p->used_at, used_at, n * sizeof(*used_at));
+            for (size_t i = 0; i < n; i++)
+                p->heat[i] = heat[i] * RESTORED;
         }
     }
     free(bytes);

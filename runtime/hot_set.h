@@ -18,7 +18,7 @@ struct hot_set {
 /* cache_dir as in sc_engine_params. A header without weights keeps none. */
 void hot_set_init(struct hot_set *h, const char *cache_dir, const struct sc_gguf *g);
 
-/* The policy goes on where the one that was saved stopped. False, and the policy as it was, if there is none. */
+/* The policy begins with a tenth of the counts that were saved. False, and the policy as it was, if there are none. */
 bool hot_set_restore(const struct hot_set *h, struct policy *p);
 
 /* False if it could not be written. */

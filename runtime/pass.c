@@ -273,6 +273,8 @@ static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct
         if (!ahead) {
             if (!pass_wait(p, e) || !take_choice(p, l, n, e))
                 return false;
+            while (f.first < f.end) /* the device is done with them too: their slots are no better than others */
+                experts_release(&p->engine->model.experts, f.first++);
             n_ids = chosen_experts(p, l, n, ids);
         }
         if (!fetch_experts(p, &f, l, ids, n_ids, e))

@@ -95,10 +95,10 @@ static void run_pass(struct run *run, const struct routing_pass *pass)
     run->sum->n_tokens += pass->n_tokens == 1;
 }
 
-/* Who has slot i in the beginning. */
-static uint32_t first_owner(const struct routing_file *r, uint32_t i)
+/* Is it in a slot in the beginning? As policy_choose chooses when nothing is known. */
+static bool is_there(const struct routing_file *r, uint32_t index, uint32_t n_slots)
 {
-    return i % r->n_layers * r->n_experts + i / r->n_layers;
+    return index % r->n_experts * r->n_layers + index / r->n_experts < n_slots;
 }
 
 static bool run_online(const struct routing_file *r, enum replay_path path, enum replay_cache cache, uint32_t n_slots,
@@ -109,6 +109,9 @@ static bool run_online(const struct routing_file *r, enum replay_path path, enum
     plain.value = calloc((size_t)r->n_layers * r->n_experts, sizeof(*plain.value));
     const bool ok =
         plain.value ? policy_init(&run.policy, r->n_layers, r->n_experts, n_slots, e) : sc_fail_memory(e, "the replay");
+    for (uint32_t i = 0, slot = 0; ok && i < r->n_layers * r->n_experts; i++)
+        if (is_there(r, i, n_slots))
+            policy_place(&run.policy, i, slot++);
     for (size_t i = 0; ok && i < r->n_passes; i++)
         run_pass(&run, &r->passes[i]);
     policy_finish(&run.policy);
@@ -120,6 +123,7 @@ static bool run_online(const struct routing_file *r, enum replay_path path, enum
 static bool run_clairvoyant(const struct routing_file *r, enum replay_path path, enum replay_cache cache,
                             uint32_t n_slots, struct replay *sum, struct sc_error *e)
 {
+    const uint32_t n_all = r->n_layers * r->n_experts;
     size_t n = 0, n_max = n_slots;
     for (size_t i = 0; i < r->n_passes; i++) {
         const size_t most = (size_t)r->passes[i].n_tokens * r->n_used;
@@ -129,8 +133,9 @@ static bool run_clairvoyant(const struct routing_file *r, enum replay_path path,
     if (!uses)
         return sc_fail_memory(e, "the replay");
     uint32_t n_uses[SC_MAX_EXPERTS];
-    for (; n < n_slots; n++)
-        uses[n] = (struct belady_use){.index = first_owner(r, (uint32_t)n), .group = UINT32_MAX};
+    for (uint32_t i = 0; i < n_all; i++)
+        if (is_there(r, i, n_slots))
+            uses[n++] = (struct belady_use){.index = i, .group = UINT32_MAX};
     for (size_t i = 0; i < r->n_passes; i++)
         for (uint32_t l = 0; l < r->n_layers; l++) {
             const struct routing_pass *pass = &r->passes[i];
@@ -141,7 +146,6 @@ static bool run_clairvoyant(const struct routing_file *r, enum replay_path path,
                                                     .group = (uint32_t)i * r->n_layers + l,
                                                     .counts = pass->n_tokens == 1};
         }
-    const uint32_t n_all = r->n_layers * r->n_experts;
     const bool ok = cache == REPLAY_FIXED    ? belady_fixed(uses, n, n_all, n_slots, e)
                     : cache == REPLAY_PRICED ? belady_priced(uses, n, n_all, n_slots, REPLAY_PRICE, e)
                                              : belady_run(uses, n, n_all, n_slots, path == REPLAY_PROMOTE, e);
