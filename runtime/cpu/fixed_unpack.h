@@ -62,7 +62,7 @@ INLINE VB joined(VB v, int mask_v, VB h, int mask_h)
 
 INLINE VF broadcast_half(const uint8_t *p)
 {
-    return _mm512_cvtph_ps(_mm256_set1_epi16((short)load_u16(p)));
+    return vector_set(half(p));
 }
 
 INLINE void set_scales(struct fixed_scales *s, VF scale)
