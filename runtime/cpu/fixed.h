@@ -151,10 +151,12 @@ INLINE void multiply_fixed(struct fixed_layout f, const uint8_t *w, size_t row_b
             for (uint32_t t = 0; t < n_tokens; t++)
                 add_block(f, q, s, lanes, &x[k * n_tokens + t], sums[t]);
         }
-        UNROLL
-        for (uint32_t r = 0; r < FIXED_ROWS; r++)
-            for (uint32_t t = 0; t < n_tokens; t++)
-                y[index[r] * n_tokens + t] = vector_sum(sums[t][r]);
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            float totals[FIXED_ROWS];
+            vector_sum4(sums[t], totals);
+            for (uint32_t r = 0; r < FIXED_ROWS; r++)
+                y[index[r] * n_tokens + t] = totals[r];
+        }
     }
 }
 
