@@ -298,8 +298,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < (size_t)most * b.o.n_embd; i++)
         b.x[i] = random_normal(&state);
 
-    printf("%s, %u threads, n_embd %u, n_ff %u; plain read and 1 token in GB/s, their ratio; then GFLOP/s at so many "
-           "tokens; medians\n\n",
+    printf("%s, %u threads, n_embd %u, n_ff %u; plain read and 1 token in GB/s, their ratio (medians); then the best "
+           "GFLOP/s at so many tokens\n\n",
            cpu_experts_level(b.cpu), cpu_pool_threads(b.pool), b.o.n_embd, b.o.n_ff);
     printf("| type   | MiB  | read  | 1     | share  | target    |");
     for (const char *t = b.o.tokens; *t; t += strcspn(t, ","), t += *t == ',')
