@@ -107,19 +107,20 @@ bool experts_are_resident(const struct experts *x)
     return experts_fit(x);
 }
 
-/* Those that were sent whole have arrived; the others, of a pass that failed, have no slot after all. */
-static void end_arrivals(struct experts *x)
+/* Those that were not sent whole get no slot after all. */
+static void cancel_arrivals(struct experts *x)
 {
     for (uint32_t i = x->n_arrived; i < x->n_arrivals; i++)
         policy_vacate(&x->policy, x->arrivals[i].slot);
-    x->n_arrivals = x->n_arrived = 0;
+    x->n_arrivals = x->n_arrived;
     x->sent_bytes = 0;
 }
 
 void experts_begin(struct experts *x, uint32_t n_tokens)
 {
     x->hidden = false;
-    end_arrivals(x);
+    cancel_arrivals(x); /* of a pass that failed */
+    x->n_arrivals = x->n_arrived = 0;
     policy_begin(&x->policy, n_tokens);
     store_begin(x->store);
 }
@@ -149,33 +150,34 @@ static uint64_t bytes_of(const struct experts *x, uint32_t index)
 }
 
 /* Queues the upload of n bytes of an expert, from the one at `first` on, gate, up and down taken as one. */
-static bool send(struct experts *x, struct upload *u, struct arrival a, uint64_t first, uint64_t n, struct sc_error *e)
+static bool send(struct experts *x, struct upload *u, struct arrival a, const struct expert_weights *from,
+                 uint64_t first, uint64_t n, struct sc_error *e)
 {
     const struct place *to = &x->slots[a.slot];
-    struct expert_weights from;
-    bool ok = store_pin(x->store, a.index, &from, e);
-    if (!ok)
-        return false;
     uint64_t begin = 0;
-    for (uint32_t m = 0; m < 3 && ok; m++) {
-        const struct weight *w = matrix_of(&from, m);
+    for (uint32_t m = 0; m < 3; m++) {
+        const struct weight *w = matrix_of(from, m);
         const uint64_t end = begin + w->size_bytes, i = first > begin ? first : begin;
         const uint64_t stop = first + n < end ? first + n : end;
-        if (i < stop)
-            ok = upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(&from, m) + i - begin,
-                              w->data + (i - begin), stop - i, e);
+        if (i < stop && !upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m) + i - begin,
+                                      w->data + (i - begin), stop - i, e))
+            return false;
         begin = end;
     }
-    store_unpin(x->store, a.index);
-    x->uploaded_bytes += ok ? n : 0;
-    return ok;
+    x->uploaded_bytes += n;
+    return true;
 }
 
 /* Queues the upload of an expert into a slot, whose expert loses it. */
 static bool place(struct experts *x, struct upload *u, uint32_t index, uint32_t slot, struct sc_error *e)
 {
+    struct expert_weights from;
     policy_vacate(&x->policy, slot); /* until all of it is on its way */
-    if (!send(x, u, (struct arrival){index, slot}, 0, bytes_of(x, index), e))
+    if (!store_pin(x->store, index, &from, e))
+        return false;
+    const bool ok = send(x, u, (struct arrival){index, slot}, &from, 0, bytes_of(x, index), e);
+    store_unpin(x->store, index);
+    if (!ok)
         return false;
     policy_place(&x->policy, index, slot);
     store_drop(x->store, index);
@@ -280,7 +282,15 @@ bool experts_send(struct experts *x, struct upload *u, struct sc_error *e)
     while (share && x->n_arrived < x->n_arrivals) {
         const struct arrival a = x->arrivals[x->n_arrived];
         const uint64_t left = bytes_of(x, a.index) - x->sent_bytes, n = left < share ? left : share;
-        if (!send(x, u, a, x->sent_bytes, n, e))
+        struct expert_weights from;
+        struct sc_error unread = {0};
+        if (!store_pin(x->store, a.index, &from, &unread)) { /* nobody needs it now: whoever does will say why */
+            cancel_arrivals(x);
+            break;
+        }
+        const bool ok = send(x, u, a, &from, x->sent_bytes, n, e);
+        store_unpin(x->store, a.index);
+        if (!ok)
             return false;
         x->sent_bytes += n;
         share -= n;
@@ -291,6 +301,11 @@ bool experts_send(struct experts *x, struct upload *u, struct sc_error *e)
         x->n_arrived++;
     }
     return upload_flush(u, e);
+}
+
+bool experts_are_sent(const struct experts *x)
+{
+    return x->n_arrived == x->n_arrivals;
 }
 
 bool experts_show(struct experts *x, struct upload *u, struct sc_error *e)

@@ -82,12 +82,14 @@ void experts_release(struct experts *x, uint32_t layer); /* the device is done w
 
 /*
  * For passes whose misses the CPU computes. experts_promote, after experts_begin, chooses those that have earned a slot
- * and queues what makes the table list all others that have one. experts_send, once for each layer while the pass runs,
- * queues a share of the chosen ones' bytes: the next pass finds them. experts_find counts the hit or miss, and is true
- * for a hit.
+ * and queues what makes the table list all others that have one. experts_send, for each layer while the pass runs,
+ * queues a share of the chosen ones' bytes: the next pass finds them. It may wait for copies of its own, so nothing
+ * that they stand behind may wait for its caller. One that cannot be read gets no slot after all. experts_find counts
+ * the hit or miss, and is true for a hit.
  */
 bool experts_promote(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
 bool experts_send(struct experts *x, struct upload *u, struct sc_error *e) SC_CHECK;
+bool experts_are_sent(const struct experts *x);
 bool experts_find(struct experts *x, uint32_t layer, uint32_t id);
 
 /* The table lists none, and all are misses: instead of experts_promote, where the CPU computes all experts. */

@@ -309,18 +309,23 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
         return false;
     p->submitted = p->submissions[2 * n_layers].value;
 
+    /* on a queue that they share, copies stand behind the layers that wait for the host */
+    const bool beside = gpu->transfer.handle != gpu->compute.handle;
     bool ok = true;
     for (uint32_t l = 0; l < n_layers && ok; l++) {
         ok = gpu_wait(gpu, p->submissions[2 * l].value, e) && take_choice(p, l, n, e);
         ok = ok && host_experts_run(engine->host_experts, l, n, &p->memory, e);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
-        ok = ok && (experts_send(x, &engine->upload, e) || lose_uploads(p));
+        ok = ok && (!beside || experts_send(x, &engine->upload, e) || lose_uploads(p));
     }
+    while (ok && !experts_are_sent(x))
+        ok = experts_send(x, &engine->upload, e) || lose_uploads(p);
     if (!ok) { /* let go what still waits for the host, step by step: the validation layer loses count otherwise */
         struct sc_error ignored = {0};
-        for (uint32_t l = 0; l < n_layers; l++)
-            if (gpu_wait(gpu, 0, &ignored) && !gpu_signal(gpu, signalled + l + 1, &ignored))
-                break;
+        for (uint32_t l = 0; l < n_layers; l++) {
+            const bool waited = gpu_wait(gpu, 0, &ignored), signal = gpu_signal(gpu, signalled + l + 1, &ignored);
+            (void)waited, (void)signal; /* the last signal alone would do */
+        }
     }
     return ok;
 }
@@ -329,6 +334,8 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
 static bool run_resident(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
 {
     const uint32_t most = n == 1 ? n_streams : 2;
+    if (n <= p->memory.a.n_host)
+        memset(p->memory.on_host, 0, (size_t)n * p->engine->config.n_experts_used * sizeof(*p->memory.on_host));
     for (uint32_t from = 0; from < n_streams; from += most)
         if (!submit(p, from, from + most < n_streams ? from + most : n_streams, e))
             return false;
@@ -352,8 +359,8 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     if (!engine->config.n_experts)
         return run_resident(p, n, n_streams, e);
     struct experts *x = &p->engine->model.experts;
+    experts_begin(x, n); /* which may empty slots of a pass that failed */
     const bool resident = experts_are_resident(x);
-    experts_begin(x, n);
     if (n <= p->memory.a.n_host && (engine->path == PATH_HOST || !resident))
         return run_with_host(p, n, n_streams, e);
     if (resident)

@@ -16,7 +16,7 @@
 
 enum { N_TOKENS = 32, SLOT_BYTES = 24576 };
 static const struct model_spec spec = {
-    .type = "q8_0", .d = 64, .ff = 96, .layers = 3, .experts = 8, .used = 2, .n_ctx = N_TOKENS, .seed = 6};
+    .type = "q8_0", .d = 64, .ff = 96, .layers = 7, .experts = 8, .used = 2, .n_ctx = N_TOKENS, .seed = 6};
 static struct trial t; /* of this spec */
 
 static int make_trial(void **state)
