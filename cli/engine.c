@@ -32,10 +32,8 @@ static bool show_progress(void *user, enum sc_phase phase, uint64_t done, uint64
 
 struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wanted)
 {
-    int64_t n_batch = o->ubatch; /* 0: the default of 512 */
+    const int64_t n_batch = o->batch && o->batch < o->ubatch ? o->batch : o->ubatch;
 
-    if (o->batch && o->batch < (n_batch ? n_batch : 512))
-        n_batch = o->batch;
     return (struct sc_engine_params){
         .model_path = o->model,
         .device = o->device,
@@ -46,6 +44,7 @@ struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wa
         .mlock = o->mlock,
         .n_ctx = o->context ? (uint32_t)o->context : n_ctx_wanted,
         .n_batch = (uint32_t)n_batch,
+        .max_batch = (uint32_t)o->batch,
         .kv_type = (enum sc_kv_type)o->kv,
         .cpu_experts = (enum sc_cpu_experts)o->cpu_experts,
         .n_threads = (uint32_t)o->threads,

@@ -91,18 +91,18 @@ static bool fabricate(struct sc_engine *engine, struct sc_error *e)
     return true;
 }
 
-/* The CPU has a part in it where there are experts that the device cannot hold, or where that is wished. */
-static bool wants_host(const struct sc_engine *engine)
+/* There are experts that the device cannot hold, or the CPU is to have a part in it all the same. */
+static bool is_staged(const struct sc_engine *engine)
 {
     const struct sc_placement *p = &engine->placement;
     const enum sc_cpu_experts wish = engine->params.cpu_experts;
-    return engine->config.n_experts && wish != SC_CPU_OFF && (wish != SC_CPU_AUTO || p->n_slots < p->n_experts_total);
+    return p->n_slots < p->n_experts_total || (p->n_experts_total && (wish == SC_CPU_ON || wish == SC_CPU_ALL));
 }
 
 /* Threads, and what they and the device can do: once, while nothing else is on the device. */
 static bool open_host(struct sc_engine *engine, struct sc_error *e)
 {
-    if (!wants_host(engine) || engine->pool)
+    if (!is_staged(engine) || engine->pool)
         return true;
     engine->pool = cpu_pool_create(engine->params.n_threads, e);
     if (!engine->pool)
@@ -118,26 +118,58 @@ static bool open_host(struct sc_engine *engine, struct sc_error *e)
 static struct expert_cost cost_of(const struct sc_engine *engine)
 {
     const struct sc_placement *p = &engine->placement;
-    return expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
-}
-
-/* Chooses who computes the experts of single tokens and small batches. */
-static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
-{
-    const uint32_t most = session_host_tokens(engine->params.n_batch);
-    engine->path = PATH_DEVICE;
-    if (!wants_host(engine))
-        return true;
-    struct expert_cost cost = cost_of(engine);
+    struct expert_cost cost =
+        expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
     if (engine->upload.n_imports)
         cost.upload = engine->rates.transfer;
-    engine->path = engine->params.cpu_experts == SC_CPU_ALL ? PATH_HOST
-                   : engine->has_rates                      ? expert_cost_path(&cost)
-                                                            : PATH_BOTH;
+    return cost;
+}
+
+/* Where prompts wait for uploads, larger micro-batches wait less often. */
+static void fit_batch(struct sc_engine *engine)
+{
+    if (engine->wished_batch || !engine->has_rates || !is_staged(engine))
+        return;
+    const struct expert_cost cost = cost_of(engine);
+    placement_enlarge_batch(&engine->placement, &engine->params, &engine->weights, &engine->config, &engine->gpu->info,
+                            expert_cost_batch(&cost));
+}
+
+/* Who computes the experts of single tokens and small batches. */
+static void choose_path(struct sc_engine *engine)
+{
+    const enum sc_cpu_experts wish = engine->params.cpu_experts;
+    const uint32_t most = session_host_tokens(engine->params.n_batch);
+    engine->path = PATH_DEVICE;
+    engine->n_host_tokens = 0;
+    if (!is_staged(engine) || wish == SC_CPU_OFF)
+        return;
+    const struct expert_cost cost = cost_of(engine);
+    engine->path = wish == SC_CPU_ALL ? PATH_HOST : engine->has_rates ? expert_cost_path(&cost) : PATH_BOTH;
+    if (engine->path != PATH_DEVICE)
+        engine->n_host_tokens = engine->has_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
+}
+
+bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
+{
+    struct sc_engine_params *p = &engine->params;
+    p->n_batch = engine->wished_batch;
+    if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &engine->gpu->info, e))
+        return false;
+    engine->gpu->budget_bytes = budget_bytes;
+    if (!open_host(engine, e))
+        return false;
+    fit_batch(engine);
+    choose_path(engine);
+    return true;
+}
+
+static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
+{
     if (engine->path == PATH_DEVICE)
         return true;
-    engine->n_host_tokens = engine->has_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
-    engine->host_experts = host_experts_create(&engine->model.experts, &engine->config, engine->pool, most, e);
+    engine->host_experts = host_experts_create(&engine->model.experts, &engine->config, engine->pool,
+                                               session_host_tokens(engine->params.n_batch), e);
     return engine->host_experts != NULL;
 }
 
@@ -166,6 +198,7 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
                                   .weights = &engine->weights,
                                   .config = &engine->config,
                                   .device = &engine->model.experts.policy,
+                                  .host_computes_all = engine->path == PATH_HOST,
                                   .lock = p->mlock};
     if (!store_place(placement, &params, &wishes, taken < available ? available - taken : 0, e))
         return false;
@@ -209,34 +242,20 @@ static void unplace(struct sc_engine *engine)
     engine->is_placed = false;
 }
 
-/* Where prompts wait for uploads, larger micro-batches wait less often. */
-static void fit_batch(struct sc_engine *engine)
-{
-    if (engine->wished_batch || !engine->has_rates)
-        return;
-    const struct expert_cost cost = cost_of(engine);
-    placement_enlarge_batch(&engine->placement, &engine->params, &engine->weights, &engine->config, &engine->gpu->info,
-                            expert_cost_batch(&cost));
-}
-
 bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
 {
-    struct sc_engine_params *p = &engine->params;
-    struct gpu *gpu = engine->gpu;
-    p->n_batch = engine->wished_batch;
-    if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &gpu->info, e))
+    const struct sc_engine_params *p = &engine->params;
+    if (!engine_decide(engine, budget_bytes, e))
         return false;
-    gpu->budget_bytes = budget_bytes;
-    if (!open_host(engine, e))
-        return false;
-    fit_batch(engine);
     engine->is_placed = open_store(engine, e) &&
-                        upload_init(&engine->upload, gpu, engine->pool, engine->placement.ring_bytes, e) &&
-                        model_init(&engine->model, gpu, &engine->weights, &engine->config, engine->placement.n_slots,
-                                   engine->store, &engine->hot_set, &engine->upload, p, e) &&
+                        upload_init(&engine->upload, engine->gpu, engine->pool, engine->placement.ring_bytes, e) &&
+                        model_init(&engine->model, engine->gpu, &engine->weights, &engine->config,
+                                   engine->placement.n_slots, engine->store, &engine->hot_set, &engine->upload, p, e) &&
                         store_load(engine->store, p, e);
-    if (engine->is_placed)
+    if (engine->is_placed) {
         import_files(engine);
+        choose_path(engine); /* uploads may be faster now */
+    }
     engine->is_placed = engine->is_placed && open_host_experts(engine, e);
     if (!engine->is_placed)
         unplace(engine);
@@ -248,7 +267,7 @@ static uint64_t smaller_budget(const struct sc_engine *engine)
 {
     const uint64_t used = placement_used_bytes(&engine->placement);
     struct sc_engine_params params = engine->params;
-    struct sc_placement smaller;
+    struct sc_placement smaller = {0};
     struct sc_error ignored = {0};
     params.n_batch = engine->wished_batch;
     if (placement_make(&smaller, &params, &engine->weights, &engine->config, used / 4 * 3, &engine->gpu->info,

@@ -44,7 +44,10 @@ bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_err
 /* The caller's bound of device memory, or what the device has free, less a reserve. */
 uint64_t engine_budget(const struct sc_engine *engine);
 
-/* Puts the model on the device, within the budget. */
+/* Placement, rates where experts are staged, micro-batch and path, for this budget. Leaves nothing on the device. */
+bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;
+
+/* The same, and puts the model on the device. */
 bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;
 
 /*

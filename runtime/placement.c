@@ -86,6 +86,8 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
     uint32_t n_batch = params->n_batch ? params->n_batch : usual;
     if (n_batch > MOST_BATCH)
         return sc_fail(e, SC_INVALID_ARGUMENT, "a micro-batch of %u tokens is more than %d", n_batch, MOST_BATCH);
+    if (!params->n_batch && params->max_batch && n_batch > params->max_batch)
+        n_batch = params->max_batch;
     if (n_batch > params->n_ctx)
         n_batch = params->n_ctx;
     struct sc_placement p = {.budget_bytes = budget_bytes};
@@ -115,7 +117,9 @@ bool placement_make(struct sc_placement *placement, struct sc_engine_params *par
 void placement_enlarge_batch(struct sc_placement *placement, struct sc_engine_params *params, const struct weights *w,
                              const struct config *c, const struct sc_device_info *device, double wanted)
 {
-    while (2 * params->n_batch <= wanted && 2 * params->n_batch <= params->n_ctx && 2 * params->n_batch <= MOST_BATCH) {
+    const uint32_t wished = params->max_batch ? params->max_batch : MOST_BATCH;
+    const uint32_t most = wished < params->n_ctx ? wished : params->n_ctx;
+    while (2 * params->n_batch <= wanted && 2 * params->n_batch <= most && 2 * params->n_batch <= MOST_BATCH) {
         struct sc_engine_params larger_params = *params;
         struct sc_placement larger;
         struct sc_error ignored = {0};

@@ -122,7 +122,6 @@ static void predict_token(struct sc_plan *p, const struct sc_engine *engine, con
 {
     static const enum expert_path paths[] = {
         [SC_WAY_DEVICE] = PATH_DEVICE, [SC_WAY_BOTH] = PATH_BOTH, [SC_WAY_CPU] = PATH_HOST};
-    const enum sc_cpu_experts wish = engine->params.cpu_experts;
     const struct sc_plan_rates *r = &p->rates;
     const struct token_work w = work_of(p);
     const struct links l = links_of(p);
@@ -135,13 +134,9 @@ static void predict_token(struct sc_plan *p, const struct sc_engine *engine, con
     p->bound_seconds[SC_WAY_BOTH] = disk + bound_both(&w, &l, p->hit_rate);
     p->bound_seconds[SC_WAY_CPU] = disk + bound_host(&w, &l);
 
-    p->way = SC_WAY_DEVICE;
-    if (wish == SC_CPU_ALL)
-        p->way = SC_WAY_CPU;
-    else if (p->n_experts && wish != SC_CPU_OFF && !(wish == SC_CPU_AUTO && is_resident))
-        for (int way = 0; way < SC_N_WAYS; way++)
-            if (paths[way] == expert_cost_path(cost))
-                p->way = (enum sc_way)way;
+    for (int way = 0; way < SC_N_WAYS; way++)
+        if (paths[way] == engine->path)
+            p->way = (enum sc_way)way;
 
     const double experts = p->vram_token_bytes + p->ram_token_bytes - p->dense_token_bytes;
     const double trips = is_resident && p->way == SC_WAY_DEVICE ? 0 : p->n_layers * r->round_trip;
@@ -180,20 +175,20 @@ static bool measure_resident(struct sc_plan *p, const struct sc_engine *engine, 
 
 static bool make(struct sc_plan *p, struct sc_engine *engine, struct sc_error *e)
 {
-    struct rates rates;
     if (!engine_open_model(engine, true, e) ||
         !(engine->gpu = gpu_create(engine->params.device, engine->params.cache_dir, e)) ||
         !(engine->pool = cpu_pool_create(engine->params.n_threads, e)))
         return false;
     const uint64_t budget = engine_budget(engine);
     engine->gpu->budget_bytes = budget;
-    if (!placement_make(&engine->placement, &engine->params, &engine->weights, &engine->config, budget,
-                        &engine->gpu->info, e) ||
-        !rates_get(&rates, engine->gpu, &engine->weights, &engine->config, engine->pool, engine->params.cache_dir, e))
+    engine->has_rates = rates_get(&engine->rates, engine->gpu, &engine->weights, &engine->config, engine->pool,
+                                  engine->params.cache_dir, e);
+    if (!engine->has_rates || !engine_decide(engine, budget, e))
         return false;
+    const struct rates *rates = &engine->rates;
     describe_model(p, engine);
-    describe_machine(p, engine, &rates);
-    struct expert_cost cost = expert_cost_of(&rates, &engine->weights, &engine->config, p->hit_rate);
+    describe_machine(p, engine, rates);
+    struct expert_cost cost = expert_cost_of(rates, &engine->weights, &engine->config, p->hit_rate);
     cost.n_experts = p->n_experts ? p->n_experts : 1;
     cost.n_used = p->n_experts ? p->n_experts_used : 1;
     predict_token(p, engine, &cost);

@@ -69,11 +69,12 @@ struct sc_engine_params {
     uint64_t vram_bytes; /* bound of everything allocated on the device; 0: what it has free, less a reserve */
     /* bound of the experts that are kept in RAM, which Scoria then reads itself; 0: as RAM has room */
     uint64_t ram_bytes;
-    bool synthetic;   /* the weights are made up: the file may end after its header. ram_bytes bounds their memory. */
-    bool no_mmap;     /* read the experts into RAM instead of mapping the file */
-    bool mlock;       /* let nothing of what is in RAM be moved out; a warning where the system does not allow it */
-    uint32_t n_ctx;   /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
-    uint32_t n_batch; /* micro-batch: most tokens in one pass; 0: 512 */
+    bool synthetic;     /* the weights are made up: the file may end after its header. ram_bytes bounds their memory. */
+    bool no_mmap;       /* read the experts into RAM instead of mapping the file */
+    bool mlock;         /* let nothing of what is in RAM be moved out; a warning where the system does not allow it */
+    uint32_t n_ctx;     /* tokens that a session holds; 0: 4096, or the model's context if that is shorter */
+    uint32_t n_batch;   /* micro-batch: most tokens in one pass; 0: what suits the device, the budget and the rates */
+    uint32_t max_batch; /* bound of what is chosen then; 0: none */
     enum sc_kv_type kv_type;
     enum sc_cpu_experts cpu_experts;
     uint32_t n_threads; /* for experts on the CPU; 0: as many as the process may use */

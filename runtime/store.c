@@ -11,6 +11,8 @@ static const uint64_t RESERVE_BYTES = 64u << 20;
 /* Slots beyond those that a token pins at once: so many experts can be read ahead. */
 enum { MIN_AHEAD = 2 };
 
+static const struct policy nobody; /* has a slot */
+
 struct store {
     struct store_params params;
     struct ram_pool *pool; /* NULL: mapped */
@@ -38,7 +40,8 @@ bool store_place(struct sc_placement *placement, struct store_params *params, co
                  uint64_t available_bytes, struct sc_error *e)
 {
     const struct config *c = params->config;
-    const uint64_t n_total = (uint64_t)c->n_layers * c->n_experts, outside = n_total - placement->n_slots;
+    const uint64_t n_total = (uint64_t)c->n_layers * c->n_experts;
+    const uint64_t outside = params->host_computes_all ? n_total : n_total - placement->n_slots;
     placement->n_ram_slots = params->n_ram_slots = 0;
     placement->ram_bytes = 0;
     params->is_short = params->fills = false;
@@ -83,6 +86,8 @@ struct store *store_create(const struct store_params *params, struct sc_error *e
         return NULL;
     }
     s->params = *params;
+    if (params->host_computes_all)
+        s->params.device = &nobody;
     if (!params->n_ram_slots) {
         s->is_locked = params->lock && lock_files(params->gguf);
         return s;
@@ -90,7 +95,7 @@ struct store *store_create(const struct store_params *params, struct sc_error *e
     const struct ram_pool_params pool = {.gguf = params->gguf,
                                          .weights = params->weights,
                                          .config = c,
-                                         .device = params->device,
+                                         .device = s->params.device,
                                          .n_slots = params->n_ram_slots,
                                          .lock = params->lock,
                                          .cached = !params->is_short};
@@ -226,7 +231,7 @@ void store_drop(struct store *s, uint32_t index)
     const struct weight *matrices[3];
     if (s->pool)
         ram_pool_drop(s->pool, index);
-    if (s->pool || !s->params.is_short)
+    if (s->pool || !s->params.is_short || s->params.host_computes_all)
         return;
     s->was_wanted[index] = false;
     list_matrices(s, index, matrices);

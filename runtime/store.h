@@ -25,6 +25,7 @@ struct store_params {
     const struct weights *weights;
     const struct config *config;
     const struct policy *device; /* its slot_of tells whom the device holds; NULL there: nobody yet */
+    bool host_computes_all;      /* also the experts that the device holds are wanted from RAM */
     bool lock;                   /* what is in RAM stays there; store_is_locked tells whether that worked */
 
     /* from store_place */

@@ -122,6 +122,13 @@ static void test_larger_batch(void **state)
             assert_true(after.n_slots <= before.n_slots && placement_used_bytes(&after) <= budget);
             assert_true(params.n_batch == 4 || after.activation_bytes <= budget / 8);
             assert_true(params.n_batch == 32 || wanted < 32 || budget < 2 * least);
+
+            params.n_batch = 0;
+            params.max_batch = 9;
+            assert_true(
+                placement_make(&after, &params, &engine->weights, &engine->config, budget, &engine->gpu->info, &e));
+            placement_enlarge_batch(&after, &params, &engine->weights, &engine->config, &engine->gpu->info, wanted);
+            assert_true(params.n_batch > 0 && params.n_batch <= 9);
         }
     sc_engine_destroy(engine);
 }
