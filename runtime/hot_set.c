@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Then heat (n_layers, n_experts) and used_at, as in the policy. */
+/* Then counts (n_layers, n_experts), and used_at as in the policy. */
 struct header {
     uint64_t model;
     uint32_t n_layers, n_experts;
@@ -87,6 +87,7 @@ bool hot_set_restore(const struct hot_set *h, struct policy *p)
         if (ok) {
             p->n_steps = head.n_steps;
             memcpy(p->used_at, used_at, n * sizeof(*used_at));
+            memcpy(p->learned, heat, n * sizeof(*heat));
             for (size_t i = 0; i < n; i++)
                 p->heat[i] = heat[i] * RESTORED;
         }
@@ -104,8 +105,11 @@ bool hot_set_save(const struct hot_set *h, const struct policy *p)
     if (!bytes)
         return false;
     memcpy(bytes, &head, sizeof(head));
-    memcpy(bytes + sizeof(head), p->heat, n * sizeof(*p->heat));
-    memcpy(bytes + sizeof(head) + n * sizeof(*p->heat), p->used_at, n * sizeof(*p->used_at));
+    float *heat = (float *)(void *)(bytes + sizeof(head));
+    /* a run of a few tokens must not undo a long one; sums would grow without end with runs that only prefill */
+    for (size_t i = 0; i < n; i++)
+        heat[i] = p->learned[i] > p->heat[i] ? p->learned[i] : p->heat[i];
+    memcpy(heat + n, p->used_at, n * sizeof(*p->used_at));
     const bool ok = cache_file_write(h->path, MAGIC, bytes, file_bytes(p));
     free(bytes);
     return ok;

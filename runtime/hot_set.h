@@ -18,10 +18,13 @@ struct hot_set {
 /* cache_dir as in sc_engine_params. A header without weights keeps none. */
 void hot_set_init(struct hot_set *h, const char *cache_dir, const struct sc_gguf *g);
 
-/* The policy begins with a tenth of the counts that were saved. False, and the policy as it was, if there are none. */
+/*
+ * The policy begins with a tenth of the counts that were saved, and keeps them all for the next save. False, and the
+ * policy as it was, if there are none.
+ */
 bool hot_set_restore(const struct hot_set *h, struct policy *p);
 
-/* False if it could not be written. */
+/* Of each expert the larger count, this run's or the one kept of earlier runs. False if it could not be written. */
 bool hot_set_save(const struct hot_set *h, const struct policy *p);
 
 #endif

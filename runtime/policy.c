@@ -18,11 +18,12 @@ bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32
     p->owner = calloc(n_slots, sizeof(*p->owner));
     p->slot_of = calloc(n, sizeof(*p->slot_of));
     p->heat = calloc(n, sizeof(*p->heat));
+    p->learned = calloc(n, sizeof(*p->learned));
     p->used_at = calloc(n, sizeof(*p->used_at));
     p->held = calloc(n_slots, sizeof(*p->held));
     p->open = calloc(n_slots, sizeof(*p->open));
     p->slots = calloc(n_slots, sizeof(*p->slots));
-    if (!p->owner || !p->slot_of || !p->heat || !p->used_at || !p->held || !p->open || !p->slots) {
+    if (!p->owner || !p->slot_of || !p->heat || !p->learned || !p->used_at || !p->held || !p->open || !p->slots) {
         policy_finish(p);
         return sc_fail_memory(e, "the policy of the expert slots");
     }
@@ -37,6 +38,7 @@ void policy_finish(struct policy *p)
     free(p->owner);
     free(p->slot_of);
     free(p->heat);
+    free(p->learned);
     free(p->used_at);
     free(p->held);
     free(p->open);
@@ -90,6 +92,11 @@ static void open_slots(struct policy *p, uint32_t n)
         p->open[p->slots[i]] = i < p->n_open;
 }
 
+static float decayed(float heat)
+{
+    return heat < FORGOTTEN ? 0 : heat * DECAY;
+}
+
 void policy_begin(struct policy *p, uint32_t n_tokens)
 {
     const bool is_prompt = n_tokens > 1;
@@ -97,8 +104,10 @@ void policy_begin(struct policy *p, uint32_t n_tokens)
     open_slots(p, is_prompt ? PROMPT_LAYERS * p->n_experts : p->n_slots);
     p->n_promotions = PROMOTIONS_PER_TOKEN;
     p->n_steps += !is_prompt;
-    for (uint32_t i = 0; !is_prompt && i < p->n_layers * p->n_experts; i++)
-        p->heat[i] = p->heat[i] < FORGOTTEN ? 0 : p->heat[i] * DECAY;
+    for (uint32_t i = 0; !is_prompt && i < p->n_layers * p->n_experts; i++) {
+        p->heat[i] = decayed(p->heat[i]);
+        p->learned[i] = decayed(p->learned[i]);
+    }
 }
 
 void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_tokens)

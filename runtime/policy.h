@@ -26,6 +26,7 @@ struct policy {
     uint32_t *owner;   /* (n_slots) the expert that has the slot, or POLICY_NONE */
     uint32_t *slot_of; /* (n_layers, n_experts) its slot, or POLICY_NONE */
     float *heat;       /* (n_layers, n_experts) decayed count of uses */
+    float *learned;    /* (n_layers, n_experts) that of earlier runs, decayed alike: for hot_set.h, decides nothing */
     uint32_t *used_at; /* (n_layers, n_experts) the step of the last use */
     uint32_t n_steps;  /* tokens of decode so far */
     bool *held;        /* (n_slots) needed by work that has not ended */

@@ -234,6 +234,7 @@ static void test_damage(void **state)
     assert_true(hot_set_restore(&hot_set, &q));
     for (uint32_t i = 0; i < 24; i++)
         assert_true(q.heat[i] == p.heat[i] * 0.1f);
+    assert_memory_equal(q.learned, p.heat, 24 * sizeof *p.heat);
     assert_memory_equal(q.used_at, p.used_at, 24 * sizeof *p.used_at);
     assert_int_equal(q.n_steps, p.n_steps);
     policy_finish(&q);
@@ -241,15 +242,61 @@ static void test_damage(void **state)
     /* sound as a file, and yet nothing that a policy could have written */
     static const float bad[] = {-1, 1e30f, -0.5f};
     for (size_t i = 0; i <= sizeof bad / sizeof bad[0]; i++) {
-        p.heat[7] = i < 3 ? bad[i] : 0.0f / 0.0f;
+        p.heat[7] = p.learned[7] = i < 3 ? bad[i] : 0.0f / 0.0f;
         assert_true(hot_set_save(&hot_set, &p));
         check_unread(&hot_set, 3, 8, "an impossible heat");
     }
-    p.heat[7] = 1;
+    p.heat[7] = p.learned[7] = 1;
     p.used_at[3] = p.n_steps + 1;
     assert_true(hot_set_save(&hot_set, &p));
     check_unread(&hot_set, 3, 8, "a use in the future");
     policy_finish(&p);
+    unlink(hot_set.path);
+}
+
+/* A start with what was saved: a prompt and n_tokens of decode use the experts from `first` on, and all is saved again.
+ */
+static void start(uint32_t first, uint32_t n_tokens)
+{
+    struct policy p = make_policy(3, 8);
+    (void)hot_set_restore(&hot_set, &p);
+    policy_begin(&p, N_BATCH);
+    for (uint32_t i = 0; i < 4; i++)
+        policy_count(&p, first + i, N_BATCH / 4, N_BATCH);
+    for (uint32_t token = 0; token < n_tokens; token++) {
+        policy_begin(&p, 1);
+        policy_count(&p, first + token % 4, 1, 1);
+    }
+    assert_true(hot_set_save(&hot_set, &p));
+    policy_finish(&p);
+}
+
+/* How many of the four experts from `first` on a start with what was saved gives slots. */
+static uint32_t n_hot(uint32_t first)
+{
+    struct policy p = make_policy(3, 8);
+    struct sc_error e = {0};
+    bool chosen[24];
+    assert_true(hot_set_restore(&hot_set, &p));
+    assert_true(policy_choose(&p, chosen, &e));
+    policy_finish(&p);
+    return (uint32_t)chosen[first] + chosen[first + 1] + chosen[first + 2] + chosen[first + 3];
+}
+
+/* Short runs about something else do not undo what a long one has learned; another long one does. */
+static void test_short_starts(void **state)
+{
+    (void)state;
+    unlink(hot_set.path);
+    start(2, 200);
+    assert_int_equal(n_hot(2), 4);
+    for (uint32_t i = 1; i <= 20; i++) {
+        start(13, i % 3);
+        if (n_hot(2) != 4)
+            fail_msg("%u of 4 experts of a long run after %u short ones", n_hot(2), i);
+    }
+    start(13, 200);
+    assert_int_equal(n_hot(13), 4);
     unlink(hot_set.path);
 }
 
@@ -424,9 +471,10 @@ static void test_trace_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restart),     cmocka_unit_test(test_no_hot_set),  cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save), cmocka_unit_test(test_prompt),
-        cmocka_unit_test(test_trace),       cmocka_unit_test(test_simulator),   cmocka_unit_test(test_trace_failures),
+        cmocka_unit_test(test_restart),        cmocka_unit_test(test_no_hot_set),  cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_short_starts),   cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save),
+        cmocka_unit_test(test_prompt),         cmocka_unit_test(test_trace),       cmocka_unit_test(test_simulator),
+        cmocka_unit_test(test_trace_failures),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
