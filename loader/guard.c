@@ -24,24 +24,28 @@ static struct guard guards[MAX_GUARDS];
 static struct sigaction previous;
 static uintptr_t page_bytes;
 
-static struct guard *find(uintptr_t address)
+/* Guards of other mappings come and go meanwhile: a size counts only if the same mapping began before and after it. */
+static struct guard *find(uintptr_t address, uintptr_t *end)
 {
     for (size_t i = 0; i < MAX_GUARDS; i++) {
-        const uintptr_t begin = atomic_load(&guards[i].begin);
-        if (begin > CLAIMED && address - begin < atomic_load(&guards[i].size_bytes))
-            return &guards[i];
+        struct guard *g = &guards[i];
+        const uintptr_t begin = atomic_load(&g->begin);
+        const size_t size_bytes = atomic_load(&g->size_bytes);
+        if (begin > CLAIMED && address - begin < size_bytes && atomic_load(&g->begin) == begin) {
+            *end = begin + size_bytes;
+            return g;
+        }
     }
     return NULL;
 }
 
 /* Zeros from the page of the address to the end of the mapping. Of a damaged file nothing more is wanted, and a page at
    a time would be a signal for every 4 KiB of a large one. */
-static bool patch(struct guard *g, uintptr_t address)
+static bool patch(struct guard *g, uintptr_t address, uintptr_t end)
 {
     const uintptr_t page = address / page_bytes * page_bytes;
-    const size_t size_bytes = atomic_load(&g->begin) + atomic_load(&g->size_bytes) - page;
     atomic_store(&g->was_hit, true);
-    return mmap((void *)page, size_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    return mmap((void *)page, end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 static void pass_on(int number, siginfo_t *info, void *context)
@@ -60,8 +64,9 @@ static void handle(int number, siginfo_t *info, void *context)
 {
     const int code = errno; /* of what was interrupted */
     const uintptr_t address = (uintptr_t)info->si_addr;
-    struct guard *g = info->si_code > 0 ? find(address) : NULL; /* others are sent by a process, without an address */
-    if (!g || !patch(g, address))
+    uintptr_t end = 0;
+    struct guard *g = info->si_code > 0 ? find(address, &end) : NULL; /* others are sent, without an address */
+    if (!g || !patch(g, address, end))
         pass_on(number, info, context);
     errno = code;
 }
