@@ -22,6 +22,7 @@ enum {
 };
 
 static const uint64_t MOST_BYTES = UINT64_C(1) << 60;
+static const uint64_t MOST_VECTOR_BYTES = 256 << 20; /* of all vectors; a large model's norms are 16 MB */
 static const uint64_t PATTERN_BYTES = 4 << 20; /* of random blocks, which repeat: many rows of any matrix differ */
 
 static uint64_t round_up(uint64_t n, uint64_t step)
@@ -42,12 +43,16 @@ static bool is_vector(const struct sc_gguf_tensor *t)
 bool synthetic_init(struct synthetic *s, struct sc_gguf_tensor *tensors, size_t n, struct sc_error *e)
 {
     *s = (struct synthetic){0};
-    uint64_t total = 0;
+    uint64_t total = 0, vectors = 0;
     for (size_t i = 0; i < n; i++) {
         if (tensors[i].size_bytes > MOST_BYTES || total > MOST_BYTES)
             return sc_fail(e, SC_UNSUPPORTED, "the model's tensors are more than this machine's addresses reach");
         total += round_up(tensors[i].size_bytes, page_bytes());
+        vectors += is_vector(&tensors[i]) ? round_up(tensors[i].size_bytes, page_bytes()) : 0;
     }
+    if (vectors > MOST_VECTOR_BYTES)
+        return sc_fail(e, SC_BAD_FILE, "the header tells of %.1f GB of vectors, more than any model has",
+                       (double)vectors / 1e9);
     if (total == 0)
         return true;
     void *region = total > SIZE_MAX ? MAP_FAILED

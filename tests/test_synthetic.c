@@ -127,6 +127,39 @@ static void test_checks(void **state)
     expect_failure(&b, SC_UNSUPPORTED, "addresses reach");
 }
 
+static void add_vectors(struct gguf_builder *b, uint32_t n, uint64_t length)
+{
+    char name[16];
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "v%u", i);
+        gguf_builder_tensor_info(b, name, SC_F32, 1, &length, 4 * i * length);
+    }
+}
+
+/* Vectors are written when a header is opened: a small file must not take much memory by them. */
+static void test_vectors(void **state)
+{
+    (void)state;
+    struct gguf_builder b = {0};
+    struct sc_error e = {0};
+    add_vectors(&b, 65, 1 << 20);
+    expect_failure(&b, SC_BAD_FILE, "0.3 GB of vectors");
+    add_vectors(&b, 66000, 8); /* each takes a page */
+    expect_failure(&b, SC_BAD_FILE, "0.3 GB of vectors");
+
+    b.header_only = true;
+    add_vectors(&b, 64, 1 << 10);
+    assert_true(gguf_builder_write(&b, path));
+    gguf_builder_finish(&b);
+    struct sc_gguf *g = sc_gguf_open_header(path, &e);
+    if (!g)
+        fail_msg("%s", e.text);
+    for (size_t i = 0; i < sc_gguf_n_tensors(g); i++)
+        for (uint32_t k = 0; k < 1 << 10; k++)
+            assert_true(((const float *)(const void *)sc_gguf_tensor(g, i)->data)[k] == 1);
+    sc_gguf_close(g);
+}
+
 static double largest(const struct sc_gguf_tensor *t)
 {
     const struct sc_type_info *info = sc_type_info(t->type);
@@ -249,6 +282,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_presets), cmocka_unit_test(test_truncations),
                                        cmocka_unit_test(test_checks),  cmocka_unit_test(test_fabricate),
-                                       cmocka_unit_test(test_cancel),  cmocka_unit_test(test_complete)};
+                                       cmocka_unit_test(test_cancel),  cmocka_unit_test(test_complete),
+                                       cmocka_unit_test(test_vectors)};
     return cmocka_run_group_tests(tests, NULL, clean);
 }
