@@ -84,7 +84,8 @@ static const struct option rows[N_OPTIONS] = {
          "keep no more than this of the experts in RAM, and read\nthe others from disk when they are needed (default: "
          "what\n"
          "RAM has free)"),
-    SWITCH(OPTION_NO_MMAP, "--no-mmap", no_mmap, "read the experts into RAM at the start, do not map the file"),
+    SWITCH(OPTION_NO_MMAP, "--no-mmap", no_mmap,
+           "read the experts into RAM at the start instead of through\nthe mapping"),
     SWITCH(OPTION_MLOCK, "--mlock", mlock, "let the system move nothing of them out of RAM"),
     CHOICE(OPTION_KV, "--kv", "f16|f32", kv, "type of the keys and values that are kept (default f16)"),
     CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off|all", cpu_experts,
