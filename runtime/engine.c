@@ -8,6 +8,7 @@
 
 #include "host_experts.h"
 #include "placement.h"
+#include "printable.h"
 #include "ram.h"
 #include "routing_trace.h"
 
@@ -173,14 +174,17 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
     return engine->host_experts != NULL;
 }
 
+/* Before all that takes time: a mistyped path is told at once. No pass is longer than the context, whatever the
+   micro-batch will be. */
 static bool open_trace(struct sc_engine *engine, struct sc_error *e)
 {
     const struct sc_engine_params *p = &engine->params;
     if (!p->routing_trace)
         return true;
     if (!engine->config.n_experts)
-        return sc_fail(e, SC_INVALID_ARGUMENT, "%s has no experts whose routing could be traced", p->model_path);
-    engine->trace = routing_trace_create(p->routing_trace, &engine->config, p->n_batch, e);
+        return sc_fail(e, SC_INVALID_ARGUMENT, "%s has no experts whose routing could be traced",
+                       sc_printable_path(p->model_path).text);
+    engine->trace = routing_trace_create(p->routing_trace, &engine->config, p->n_ctx, e);
     return engine->trace != NULL;
 }
 
@@ -346,7 +350,7 @@ struct sc_engine *sc_engine_create(const struct sc_engine_params *params, struct
     struct sc_engine *engine = engine_new(params, e);
     if (!engine)
         return NULL;
-    if (!engine_open_model(engine, params->synthetic, e) || !open_device(engine, e) || !open_trace(engine, e) ||
+    if (!engine_open_model(engine, params->synthetic, e) || !open_trace(engine, e) || !open_device(engine, e) ||
         !sc_gguf_check(engine->gguf, e)) {
         sc_engine_destroy(engine);
         return NULL;

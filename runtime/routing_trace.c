@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "printable.h"
+
 static_assert(SC_MAX_EXPERTS <= UINT8_MAX + 1, "an id is a byte");
 
 struct routing_trace {
     FILE *file;
-    char *path;
+    struct printable_path path;
     uint32_t n_layers, n_used, n_tokens;
     uint8_t *pass; /* what the file has of a pass */
     uint8_t *ids;  /* in pass, after the tokens */
@@ -32,24 +34,24 @@ static void write_bytes(struct routing_trace *t, const uint8_t *bytes, size_t n)
         t->failure = errno ? errno : EIO;
 }
 
-struct routing_trace *routing_trace_create(const char *path, const struct config *c, uint32_t n_batch,
+struct routing_trace *routing_trace_create(const char *path, const struct config *c, uint32_t n_most,
                                            struct sc_error *e)
 {
     struct routing_trace *t = calloc(1, sizeof(*t));
     if (t) {
         t->n_layers = c->n_layers;
         t->n_used = c->n_experts_used;
-        t->path = strdup(path);
-        t->pass = malloc(4 + (size_t)n_batch * (4 + (size_t)c->n_layers * c->n_experts_used));
+        t->path = sc_printable_path(path);
+        t->pass = malloc(4 + (size_t)n_most * (4 + (size_t)c->n_layers * c->n_experts_used));
     }
-    if (!t || !t->path || !t->pass) {
+    if (!t || !t->pass) {
         sc_fail_memory(e, "the routing trace");
         routing_trace_destroy(t, e);
         return NULL;
     }
     t->file = fopen(path, "wb");
     if (!t->file) {
-        sc_fail(e, SC_IO, "%s: %s", path, strerror(errno));
+        sc_fail(e, SC_IO, "%s cannot be written: %s", t->path.text, strerror(errno));
         routing_trace_destroy(t, e);
         return NULL;
     }
@@ -57,19 +59,27 @@ struct routing_trace *routing_trace_create(const char *path, const struct config
     memcpy(header, ROUTING_TRACE_MAGIC, 8);
     put_u32(put_u32(put_u32(header + 8, c->n_layers), c->n_experts), c->n_experts_used);
     write_bytes(t, header, sizeof(header));
+    if (!routing_trace_flush(t, e)) {
+        routing_trace_destroy(t, e);
+        return NULL;
+    }
     return t;
+}
+
+bool routing_trace_flush(struct routing_trace *t, struct sc_error *e)
+{
+    if (t && !t->failure && fflush(t->file) != 0)
+        t->failure = errno;
+    return !t || !t->failure || sc_fail(e, SC_IO, "%s cannot be written: %s", t->path.text, strerror(t->failure));
 }
 
 bool routing_trace_destroy(struct routing_trace *t, struct sc_error *e)
 {
     if (!t)
         return true;
-    if (t->file && fclose(t->file) != 0 && !t->failure)
-        t->failure = errno;
-    if (t->failure)
-        sc_fail(e, SC_IO, "%s: %s", t->path, strerror(t->failure));
-    const bool ok = !t->failure;
-    free(t->path);
+    const bool ok = !t->file || fclose(t->file) == 0 || t->failure;
+    if (!ok)
+        sc_fail(e, SC_IO, "%s cannot be written: %s", t->path.text, strerror(errno));
     free(t->pass);
     free(t);
     return ok;

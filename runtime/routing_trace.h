@@ -17,11 +17,14 @@
 
 struct routing_trace;
 
-/* Begins the file, over what is there. Room for passes of at most n_batch tokens. */
-struct routing_trace *routing_trace_create(const char *path, const struct config *c, uint32_t n_batch,
+/* Begins the file, over what is there. Room for passes of at most n_most tokens. */
+struct routing_trace *routing_trace_create(const char *path, const struct config *c, uint32_t n_most,
                                            struct sc_error *e) SC_CHECK;
 
-/* Accepts NULL. False: something could not be written, now or before. */
+/* False: not all passes so far are in the file, and none will be from now on. Accepts NULL. */
+bool routing_trace_flush(struct routing_trace *t, struct sc_error *e) SC_CHECK;
+
+/* Accepts NULL. False: what was flushed is not in the file after all. */
 bool routing_trace_destroy(struct routing_trace *t, struct sc_error *e);
 
 /* Then every layer in turn, and the pass is written with the last. One that stops before leaves nothing. */

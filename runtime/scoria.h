@@ -84,8 +84,9 @@ struct sc_engine_params {
      * $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none.
      */
     const char *cache_dir;
-    bool no_hot_set;           /* of these, leave out the experts: equal runs of equal engines give equal bits */
-    const char *routing_trace; /* NULL, or a file to write: what the routers choose, for tools/simulate-experts */
+    bool no_hot_set; /* of these, leave out the experts: equal runs of equal engines give equal bits */
+    /* NULL, or a file for tools/simulate-experts: what the routers choose. Evaluations fail that cannot write to it. */
+    const char *routing_trace;
 
     /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */
     void (*log)(void *user, enum sc_log_level level, const char *text);

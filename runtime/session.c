@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "host_experts.h"
 #include "pass.h"
+#include "routing_trace.h"
 
 struct sc_session {
     struct sc_engine *engine;
@@ -90,7 +91,8 @@ static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, 
         if (n_tokens > 1 && p->progress && !p->progress(p->user, SC_PHASE_PREFILL, done, n_tokens))
             return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
     }
-    return (n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e)) && store_check(s->engine->store, e);
+    return (n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e)) && store_check(s->engine->store, e) &&
+           routing_trace_flush(s->engine->trace, e);
 }
 
 bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,

@@ -429,14 +429,33 @@ static void full_output(void **state)
     outcome_finish(&o);
 }
 
+static void routing_traces(void **state)
+{
+    size_t n;
+
+    (void)state;
+    NEEDS_DEVICE();
+    const char *path = in_folder("some.trace");
+    struct outcome o = RUN("run", "-m", model, "-p", "x", "-n", "2", "--ignore-eos", "--routing-trace", path);
+    check_success(&o);
+    outcome_finish(&o);
+    char *bytes = file_read(path, &n);
+    assert_non_null(bytes);
+    assert_memory_equal(bytes, "SCROUTE1", 8);
+    free(bytes);
+    check_failure(RUN("run", "-m", model, "-p", "x", "--routing-trace", "/dev/full"), 1, "/dev/full cannot be written");
+    check_failure(RUN("run", "-m", model, "-p", "x", "--device", "nothing", "--routing-trace", folder), 1,
+                  "cannot be written");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(run_prints),   cmocka_unit_test(run_json),   cmocka_unit_test(seeds),
-        cmocka_unit_test(contexts),     cmocka_unit_test(budgets),    cmocka_unit_test(devices),
-        cmocka_unit_test(logits),       cmocka_unit_test(bench),      cmocka_unit_test(chat_through_a_pipe),
-        cmocka_unit_test(chat_forgets), cmocka_unit_test(interrupts), cmocka_unit_test(full_output),
-        cmocka_unit_test(cpu_experts),
+        cmocka_unit_test(run_prints),   cmocka_unit_test(run_json),       cmocka_unit_test(seeds),
+        cmocka_unit_test(contexts),     cmocka_unit_test(budgets),        cmocka_unit_test(devices),
+        cmocka_unit_test(logits),       cmocka_unit_test(bench),          cmocka_unit_test(chat_through_a_pipe),
+        cmocka_unit_test(chat_forgets), cmocka_unit_test(interrupts),     cmocka_unit_test(full_output),
+        cmocka_unit_test(cpu_experts),  cmocka_unit_test(routing_traces),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);
 }

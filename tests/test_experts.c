@@ -5,10 +5,13 @@
  * no harm. A prompt leaves the decode set in its slots. What the routers chose can be traced.
  */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -454,27 +457,94 @@ static void test_trace_failures(void **state)
     (void)state;
     struct sc_error e = {0};
     struct sc_engine_params params = params_of(0);
-    params.routing_trace = "/nowhere/at/all.trace";
+    params.device = "none of that name"; /* the trace is told before it is looked for */
+    params.routing_trace = "/nowhere/\033at/all.trace";
     assert_null(sc_engine_create(&params, &e));
     assert_int_equal(e.code, SC_IO);
-    assert_non_null(strstr(e.text, params.routing_trace));
+    assert_non_null(strstr(e.text, "/nowhere/\\x1bat/all.trace cannot be written: "));
 
     params.routing_trace = "/dev/full";
     if (access(params.routing_trace, W_OK) != 0)
         skip();
+    e = (struct sc_error){0};
+    assert_null(sc_engine_create(&params, &e));
+    assert_int_equal(e.code, SC_IO);
+    assert_non_null(strstr(e.text, params.routing_trace));
+}
+
+/* A disk that is full in the middle fails the evaluation, and those after it. */
+static void test_trace_full(void **state)
+{
+    char path[80];
+    (void)state;
+    struct sc_error e = {0};
+    struct sc_engine_params params = params_of(0);
+    snprintf(path, sizeof path, "%s.trace", cache_dir);
+    params.routing_trace = path;
+    struct sc_engine *engine = trial_engine(&t, params);
+    struct sc_session *session = trial_session(&t, engine);
+    trial_eval(&t, session, 3);
+
+    struct rlimit before, small;
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = (rlim_t)st.st_size + 5;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const bool succeeded = sc_session_eval(session, t.tokens + 3, 1, NULL, 0, &e);
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, SIG_DFL);
+    assert_false(succeeded);
+    assert_int_equal(e.code, SC_IO);
+    assert_non_null(strstr(e.text, path));
+    assert_int_equal(sc_session_n_past(session), 3);
+    assert_false(sc_session_eval(session, t.tokens + 3, 1, NULL, 0, &e));
     n_warnings = 0;
-    sc_engine_destroy(trial_engine(&t, params));
-    assert_int_equal(n_warnings, 1);
-    assert_non_null(strstr(warning, params.routing_trace));
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+    assert_int_equal(n_warnings, 0); /* it has been told */
+    unlink(path);
+}
+
+/* The micro-batch may grow when the model is placed again. */
+static void test_trace_step_down(void **state)
+{
+    char path[80];
+    (void)state;
+    const struct sc_error full = {.code = SC_OUT_OF_DEVICE_MEMORY};
+    struct sc_error e = {0};
+    struct sc_engine_params params = params_of(N_SLOTS_MORE);
+    snprintf(path, sizeof path, "%s.trace", cache_dir);
+    params.routing_trace = path;
+    params.n_batch = 1;
+    struct sc_engine *engine = trial_engine(&t, params);
+    engine->wished_batch = N_TOKENS;
+    if (!engine_step_down(engine, &full, &e))
+        fail_msg("%s", e.text);
+    assert_int_equal(sc_engine_n_batch(engine), N_TOKENS);
+    struct sc_session *session = trial_session(&t, engine);
+    trial_eval(&t, session, N_TOKENS);
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+    struct routing_file r;
+    if (!routing_file_init(&r, path, &e))
+        fail_msg("%s", e.text);
+    assert_int_equal(r.n_passes, 1);
+    routing_file_finish(&r);
+    unlink(path);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restart),        cmocka_unit_test(test_no_hot_set),  cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_short_starts),   cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save),
-        cmocka_unit_test(test_prompt),         cmocka_unit_test(test_trace),       cmocka_unit_test(test_simulator),
-        cmocka_unit_test(test_trace_failures),
+        cmocka_unit_test(test_restart),     cmocka_unit_test(test_no_hot_set),
+        cmocka_unit_test(test_damage),      cmocka_unit_test(test_short_starts),
+        cmocka_unit_test(test_other_model), cmocka_unit_test(test_cannot_save),
+        cmocka_unit_test(test_prompt),      cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_simulator),   cmocka_unit_test(test_trace_failures),
+        cmocka_unit_test(test_trace_full),  cmocka_unit_test(test_trace_step_down),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
