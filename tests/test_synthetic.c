@@ -127,12 +127,12 @@ static void test_checks(void **state)
     expect_failure(&b, SC_UNSUPPORTED, "addresses reach");
 }
 
-static void add_vectors(struct gguf_builder *b, uint32_t n, uint64_t length)
+static void add_vectors(struct gguf_builder *b, const char *prefix, uint32_t n, uint64_t length, uint64_t from)
 {
     char name[16];
     for (uint32_t i = 0; i < n; i++) {
-        snprintf(name, sizeof name, "v%u", i);
-        gguf_builder_tensor_info(b, name, SC_F32, 1, &length, 4 * i * length);
+        snprintf(name, sizeof name, "%s%u", prefix, i);
+        gguf_builder_tensor_info(b, name, SC_F32, 1, &length, from + 4 * i * length);
     }
 }
 
@@ -142,13 +142,14 @@ static void test_vectors(void **state)
     (void)state;
     struct gguf_builder b = {0};
     struct sc_error e = {0};
-    add_vectors(&b, 65, 1 << 20);
+    add_vectors(&b, "large", 65, 1 << 20, 0);
     expect_failure(&b, SC_BAD_FILE, "0.3 GB of vectors");
-    add_vectors(&b, 66000, 8); /* each takes a page */
+    add_vectors(&b, "large", 63, 1 << 20, 0);
+    add_vectors(&b, "small", 1025, 8, UINT64_C(63) << 22); /* each takes a page */
     expect_failure(&b, SC_BAD_FILE, "0.3 GB of vectors");
 
     b.header_only = true;
-    add_vectors(&b, 64, 1 << 10);
+    add_vectors(&b, "norm", 64, 1 << 10, 0);
     assert_true(gguf_builder_write(&b, path));
     gguf_builder_finish(&b);
     struct sc_gguf *g = sc_gguf_open_header(path, &e);
