@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "host_experts.h"
 #include "placement.h"
@@ -176,6 +177,17 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
 
 /* Before all that takes time: a mistyped path is told at once. No pass is longer than the context, whatever the
    micro-batch will be. */
+/* Whether the path names one of the model's own files, which a trace would destroy. */
+static bool is_own_file(const struct sc_engine *engine, const char *path)
+{
+    struct stat named, own;
+    for (size_t i = 0; stat(path, &named) == 0 && i < sc_gguf_n_files(engine->gguf); i++)
+        if (fstat(sc_gguf_file_descriptor(engine->gguf, i), &own) == 0 && own.st_dev == named.st_dev &&
+            own.st_ino == named.st_ino)
+            return true;
+    return false;
+}
+
 static bool open_trace(struct sc_engine *engine, struct sc_error *e)
 {
     const struct sc_engine_params *p = &engine->params;
@@ -184,6 +196,9 @@ static bool open_trace(struct sc_engine *engine, struct sc_error *e)
     if (!engine->config.n_experts)
         return sc_fail(e, SC_INVALID_ARGUMENT, "%s has no experts whose routing could be traced",
                        sc_printable_path(p->model_path).text);
+    if (is_own_file(engine, p->routing_trace))
+        return sc_fail(e, SC_INVALID_ARGUMENT, "%s is the model, no place for a trace",
+                       sc_printable_path(p->routing_trace).text);
     engine->trace = routing_trace_create(p->routing_trace, &engine->config, p->n_ctx, e);
     return engine->trace != NULL;
 }

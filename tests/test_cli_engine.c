@@ -444,6 +444,10 @@ static void routing_traces(void **state)
     assert_memory_equal(bytes, "SCROUTE1", 8);
     free(bytes);
     check_failure(RUN("run", "-m", model, "-p", "x", "--routing-trace", "/dev/full"), 1, "/dev/full cannot be written");
+    check_failure(RUN("run", "-m", model, "-p", "x", "--routing-trace", model), 1, "is the model");
+    o = RUN("inspect", "-m", model); /* which is still whole */
+    check_success(&o);
+    outcome_finish(&o);
     check_failure(RUN("run", "-m", model, "-p", "x", "--device", "nothing", "--routing-trace", folder), 1,
                   "cannot be written");
 }
