@@ -173,6 +173,12 @@ static bool settle(struct ram_pool *p, struct ram_slot *s)
     return s->state == SLOT_READY;
 }
 
+static bool finish_reading(struct ram_pool *p, struct ram_slot *s)
+{
+    (void)reader_wait(p->reader, &s->job);
+    return settle(p, s);
+}
+
 /* In how many layers the slot's expert will be used, as far as can be told; an empty slot's never. */
 static float layers_until_use(const struct ram_pool *p, const struct ram_slot *s)
 {
@@ -304,6 +310,8 @@ static bool fail_reading(const struct ram_pool *p, const struct read_job *job, u
 bool ram_pool_pin(struct ram_pool *p, uint32_t index, struct expert_weights *out, struct sc_error *e)
 {
     struct ram_slot *s = p->slot_of[index] != NOBODY ? &p->slots[p->slot_of[index]] : NULL;
+    if (s && s->state == SLOT_READING && !finish_reading(p, s))
+        s = NULL; /* what was only a hint may have failed long ago */
     if (!s) {
         s = make_room(p);
         if (!s)
@@ -311,11 +319,8 @@ bool ram_pool_pin(struct ram_pool *p, uint32_t index, struct expert_weights *out
                            p->params.n_slots);
         start_reading(p, s, index);
     }
-    if (s->state == SLOT_READING) {
-        (void)reader_wait(p->reader, &s->job);
-        if (!settle(p, s))
-            return fail_reading(p, &s->job, index, e);
-    }
+    if (s->state == SLOT_READING && !finish_reading(p, s))
+        return fail_reading(p, &s->job, index, e);
     s->n_pins++;
     s->awaited = false;
     p->dropped[index] = false;
