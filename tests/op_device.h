@@ -12,7 +12,7 @@
 
 enum { OP_MAX_WRITES = 400 };
 
-/* The kernels of products with a matrix: what every device can run, and what ops.c prefers on processors. */
+/* The kernels of products with a matrix: what every device can run, and what variants.c prefers on processors. */
 enum op_family { OP_BASE, OP_BY_ROWS, OP_N_FAMILIES };
 
 extern const char *const op_family_names[OP_N_FAMILIES];
@@ -37,7 +37,7 @@ struct op_device {
 int op_device_create(void **state);
 int op_device_destroy(void **state);
 
-/* Makes ops.c choose this family from now on; false where it never does. */
+/* Makes variants.c choose this family from now on; false where it never does. */
 bool op_use_family(struct op_device *d, enum op_family family) SC_CHECK;
 
 /* Roundings that a term of op_linear or op_expert_linear goes through, for one token or for many. */

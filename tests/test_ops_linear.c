@@ -13,7 +13,7 @@
 #include "op_device.h"
 #include "op_reference.h"
 
-/* runtime/ops.c counts on it: a family's kernels stand in the order of the types. */
+/* runtime/variants.c counts on it: a family's kernels stand in the order of the types. */
 static void test_kernel_table(void **state)
 {
     (void)state;
