@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What AMD's compiler makes of our kernels: creates a compute pipeline of every SPIR-V file named on the
- * command line and prints one row of the driver's statistics for each. Exit status 1 if a pipeline cannot be made or
- * spills registers. Meant for RADV without hardware (tools/with-driver radv-navi21 radv_stats *.spv), which
- * compiles but cannot run; tools/check-shaders-amd loops over the families.
+ * command line and prints the driver's version and one row of its statistics for each. Exit status 1 if a pipeline
+ * cannot be made or spills registers. Meant for RADV without hardware (tools/with-driver radv-navi21 radv_stats *.spv),
+ * which compiles but cannot run; tools/check-shaders-amd loops over the families.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -205,6 +205,16 @@ static int64_t statistic(const VkPipelineExecutableStatisticKHR *all, uint32_t n
     return -1;
 }
 
+static void print_head(const struct gpu *gpu)
+{
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                              .pNext = &driver};
+    vkGetPhysicalDeviceProperties2(gpu->physical, &properties);
+    printf("driver: %s\n%-28s %-10s %7s %7s %7s %7s %7s %7s %7s %7s\n", driver.driverInfo, "kernel", "family", "VGPRs",
+           "SGPRs", "spill-V", "spill-S", "scratch", "LDS", "code", "cycles");
+}
+
 /* Prints the row of one kernel; false if its pipeline cannot be made, spills, or tells nothing. */
 static bool report(const struct gpu *gpu, const char *path)
 {
@@ -269,6 +279,7 @@ int main(int argc, char **argv)
     struct gpu gpu;
     if (!gpu_open(&gpu))
         return 1;
+    print_head(&gpu);
     bool ok = true;
     for (int i = 1; i < argc; i++)
         ok = report(&gpu, argv[i]) && ok;
