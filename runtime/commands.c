@@ -139,21 +139,24 @@ static void order(struct commands *c, const struct access *accesses, uint32_t n)
             c->pending[c->n_pending++] = accesses[i];
 }
 
-void commands_dispatch(struct commands *c, enum kernel kernel, const void *args, const struct access *accesses,
+void commands_dispatch(struct commands *c, struct program program, const void *args, const struct access *accesses,
                        uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z)
 {
     struct gpu *gpu = c->gpu;
-    if (c->error.code || x == 0 || y == 0 || z == 0 || !gpu_prepare_kernel(gpu, kernel, &c->error))
+    if (c->error.code || x == 0 || y == 0 || z == 0)
+        return;
+    const VkPipeline pipeline = gpu_pipeline(gpu, &program, &c->error);
+    if (!pipeline)
         return;
     if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
         sc_fail(&c->error, SC_UNSUPPORTED, "the kernel %s would take more workgroups than every device has",
-                kernel_infos[kernel].name);
+                kernel_infos[program.kernel].name);
         return;
     }
     order(c, accesses, n_accesses);
-    gpu->vk.vkCmdBindPipeline(c->buffer, VK_PIPELINE_BIND_POINT_COMPUTE, gpu->pipelines[kernel]);
+    gpu->vk.vkCmdBindPipeline(c->buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
     gpu->vk.vkCmdPushConstants(c->buffer, gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
-                               kernel_infos[kernel].args_size_bytes, args);
+                               kernel_infos[program.kernel].args_size_bytes, args);
     gpu->vk.vkCmdDispatch(c->buffer, x, y, z);
     c->n_dispatches++;
 }

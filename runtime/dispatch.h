@@ -43,8 +43,12 @@ static inline bool shapes_fit(struct commands *c, bool fit, const char *op)
     return fit && !c->error.code;
 }
 
-#define DISPATCH(c, kernel, args, x, y, z, ...) \
-    commands_dispatch(c, kernel, args, (const struct access[]){__VA_ARGS__}, \
+#define DISPATCH_PROGRAM(c, program, args, x, y, z, ...) \
+    commands_dispatch(c, program, args, (const struct access[]){__VA_ARGS__}, \
                       sizeof((const struct access[]){__VA_ARGS__}) / sizeof(struct access), x, y, z)
+
+/* For kernels without variants. */
+#define DISPATCH(c, kernel_, args, x, y, z, ...) \
+    DISPATCH_PROGRAM(c, (struct program){.kernel = kernel_}, args, x, y, z, __VA_ARGS__)
 
 #endif

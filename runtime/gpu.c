@@ -224,8 +224,7 @@ void gpu_destroy(struct gpu *gpu)
     if (gpu->device) {
         gpu->vk.vkDeviceWaitIdle(gpu->device);
         pipeline_cache_save(gpu);
-        for (int i = 0; i < N_KERNELS; i++)
-            gpu->vk.vkDestroyPipeline(gpu->device, gpu->pipelines[i], NULL);
+        gpu_drop_pipelines(gpu);
         gpu->vk.vkDestroyPipelineCache(gpu->device, gpu->cache, NULL);
         gpu->vk.vkDestroyPipelineLayout(gpu->device, gpu->layout, NULL);
         gpu->vk.vkDestroySemaphore(gpu->device, gpu->compute.timeline, NULL);

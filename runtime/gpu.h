@@ -10,6 +10,14 @@
 
 #include "kernels.h"
 #include "scoria.h"
+#include "variants.h"
+
+/* A compiled kernel, for these values of its specialization constants. */
+struct pipeline {
+    uint32_t constants[N_CONSTANTS];
+    VkPipeline handle;
+    struct pipeline *next; /* of the same kernel */
+};
 
 /* A queue of the device, and the timeline that counts its submissions. */
 struct queue {
@@ -30,15 +38,16 @@ struct gpu {
     uint64_t transfers_awaited; /* value of transfer.timeline that the submissions so far wait for */
     VkPipelineLayout layout;
     VkPipelineCache cache;
-    VkPipeline pipelines[N_KERNELS]; /* made when first used */
-    VkSemaphore host_timeline;       /* counts what the host has got ready: gpu_signal */
-    uint64_t host_signalled;         /* its value */
-    uint64_t n_submits;              /* calls of the queues, for the statistics */
+    struct pipeline *pipelines[N_KERNELS]; /* made when first used */
+    VkSemaphore host_timeline;             /* counts what the host has got ready: gpu_signal */
+    uint64_t host_signalled;               /* its value */
+    uint64_t n_submits;                    /* calls of the queues, for the statistics */
     VkPhysicalDeviceMemoryProperties memory;
     VkDeviceSize max_allocation; /* bytes of one VkBuffer with its memory */
     uint64_t allocated_bytes;    /* by buffer_init and not yet finished */
     uint64_t budget_bytes;       /* buffer_init fails beyond; 0: no bound */
     struct sc_device_info info;
+    struct choices choices;    /* which kernels it uses */
     char cache_path[4096];     /* of the pipeline cache; "": none */
     size_t cache_loaded_bytes; /* what the file gave */
     bool has_budget;           /* VK_EXT_memory_budget */
@@ -92,11 +101,11 @@ bool buffer_import(struct gpu *gpu, struct buffer *b, const void *memory, uint64
 
 /* ---- pipeline.c ---- */
 
-/* Compiles the kernel unless it is compiled already. */
-bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e) SC_CHECK;
+/* The compiled program, which it compiles unless it has already; VK_NULL_HANDLE: it cannot, and *e says why. */
+VkPipeline gpu_pipeline(struct gpu *gpu, const struct program *program, struct sc_error *e) SC_CHECK;
 
-/* Threads that share a row of a matrix-vector product on this device: a power of two, at most 64. */
-uint32_t gpu_lanes_per_row(const struct gpu *gpu);
+/* Forgets all that is compiled. Nothing that uses it may be recorded or running. */
+void gpu_drop_pipelines(struct gpu *gpu);
 
 /* ---- commands.c ---- */
 
@@ -145,7 +154,7 @@ void commands_see_host(struct commands *c);
 
 /* Separates everything before from everything after, also from later streams that continue earlier ones. */
 void commands_barrier(struct commands *c);
-void commands_dispatch(struct commands *c, enum kernel kernel, const void *args, const struct access *accesses,
+void commands_dispatch(struct commands *c, struct program program, const void *args, const struct access *accesses,
                        uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z);
 void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_offset, const struct buffer *to,
                    uint64_t to_offset, uint64_t size_bytes);

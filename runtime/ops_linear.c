@@ -3,11 +3,6 @@
 #include "dispatch.h"
 #include "variants.h"
 
-static uint32_t matvec_groups(const struct commands *c, const struct variant *v, uint32_t rows)
-{
-    return groups(rows, WORKGROUP / gpu_lanes_per_row(c->gpu) * v->tile_rows);
-}
-
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
 {
     if (!shapes_fit(c, y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0, "op_linear"))
@@ -20,9 +15,9 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .cols = w.cols,
                                    .x_div = 1,
                                    .accumulate = accumulate};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC);
-        const uint32_t n = matvec_groups(c, v, w.rows);
-        DISPATCH(c, kernel_of_type(v->first, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
+        const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC, w.type, w.rows, w.cols);
+        const uint32_t n = groups(w.rows, v->tile_rows);
+        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
     } else {
         struct matmul_args args = {.w = w.address,
                                    .x = x.address,
@@ -32,9 +27,9 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .n = x.rows,
                                    .x_div = 1,
                                    .accumulate = accumulate};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL);
-        DISPATCH(c, kernel_of_type(v->first, w.type), &args, groups(w.rows, v->tile_rows),
-                 groups(x.rows, v->tile_columns), 1, reads(x), writes(y));
+        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w.type, w.rows, w.cols);
+        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(w.rows, v->tile_rows),
+                         groups(x.rows, v->tile_columns), 1, reads(x), writes(y));
     }
 }
 
@@ -79,10 +74,10 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .x_div = x_div};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC);
-        const uint32_t n_groups = matvec_groups(c, v, w.rows);
-        DISPATCH(c, kernel_of_type(v->first, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups), reads(x),
-                 reads(r.ids), writes(y));
+        const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC, w.type, w.rows, w.cols);
+        const uint32_t n_groups = groups(w.rows, v->tile_rows);
+        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups),
+                         reads(x), reads(r.ids), writes(y));
     } else {
         struct matmul_args args = {.experts = w.slots,
                                    .first = r.first.address,
@@ -93,8 +88,8 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .x_div = x_div};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL);
-        DISPATCH(c, kernel_of_type(v->first, w.type), &args, groups(w.rows, v->tile_rows), groups(n, v->tile_columns),
-                 w.n_experts, reads(x), reads(r.first), reads(r.pairs), writes(y));
+        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w.type, w.rows, w.cols);
+        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(w.rows, v->tile_rows), groups(n, v->tile_columns),
+                         w.n_experts, reads(x), reads(r.first), reads(r.pairs), writes(y));
     }
 }

@@ -1,25 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "gpu.h"
 
-#include <stdio.h>
-
-/* Specialization constants that kernels may declare. */
-struct constants {
-    uint32_t lanes_per_row; /* id 0 */
-};
-
-uint32_t gpu_lanes_per_row(const struct gpu *gpu)
+static VkPipeline compile(struct gpu *gpu, const struct program *program, struct sc_error *e)
 {
-    /* On a CPU a thread is a lane of a vector and every load a gather: the fewer share a row, the fewer sums to merge.
-     */
-    return gpu->info.kind == SC_DEVICE_CPU ? 2 : 32;
-}
-
-bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e)
-{
-    if (gpu->pipelines[kernel])
-        return true;
-    const struct kernel_info *info = &kernel_infos[kernel];
+    const struct kernel_info *info = &kernel_infos[program->kernel];
     char what[96];
     snprintf(what, sizeof(what), "compile the kernel %s", info->name);
 
@@ -30,18 +18,19 @@ bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e)
     };
     VkShaderModule module;
     if (!gpu_check(gpu, gpu->vk.vkCreateShaderModule(gpu->device, &module_info, NULL, &module), what, e))
-        return false;
-    const struct constants constants = {.lanes_per_row = gpu_lanes_per_row(gpu)};
-    const VkSpecializationMapEntry entries[] = {
-        {.constantID = 0, .offset = offsetof(struct constants, lanes_per_row), .size = sizeof(uint32_t)},
-    };
+        return VK_NULL_HANDLE;
+    VkSpecializationMapEntry entries[N_CONSTANTS];
+    uint32_t n_entries = 0;
+    for (uint32_t i = 0; i < N_CONSTANTS; i++)
+        if (program->constants[i])
+            entries[n_entries++] = (VkSpecializationMapEntry){i, i * (uint32_t)sizeof(uint32_t), sizeof(uint32_t)};
     const VkSpecializationInfo specialization = {
-        .mapEntryCount = sizeof(entries) / sizeof(entries[0]),
+        .mapEntryCount = n_entries,
         .pMapEntries = entries,
-        .dataSize = sizeof(constants),
-        .pData = &constants,
+        .dataSize = sizeof(program->constants),
+        .pData = program->constants,
     };
-    VkComputePipelineCreateInfo pipeline = {
+    VkComputePipelineCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
@@ -50,9 +39,43 @@ bool gpu_prepare_kernel(struct gpu *gpu, enum kernel kernel, struct sc_error *e)
                   .pSpecializationInfo = &specialization},
         .layout = gpu->layout,
     };
-    const bool ok = gpu_check(
-        gpu, gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &pipeline, NULL, &gpu->pipelines[kernel]),
-        what, e);
+    VkPipeline handle = VK_NULL_HANDLE;
+    const bool ok =
+        gpu_check(gpu, gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &create, NULL, &handle), what, e);
     gpu->vk.vkDestroyShaderModule(gpu->device, module, NULL);
-    return ok;
+    return ok ? handle : VK_NULL_HANDLE;
+}
+
+VkPipeline gpu_pipeline(struct gpu *gpu, const struct program *program, struct sc_error *e)
+{
+    struct pipeline *p = gpu->pipelines[program->kernel];
+    while (p && memcmp(p->constants, program->constants, sizeof(p->constants)) != 0)
+        p = p->next;
+    if (p)
+        return p->handle;
+    p = calloc(1, sizeof(*p));
+    if (!p) {
+        sc_fail_memory(e, "a compiled kernel");
+        return VK_NULL_HANDLE;
+    }
+    p->handle = compile(gpu, program, e);
+    if (!p->handle) {
+        free(p);
+        return VK_NULL_HANDLE;
+    }
+    memcpy(p->constants, program->constants, sizeof(p->constants));
+    p->next = gpu->pipelines[program->kernel];
+    gpu->pipelines[program->kernel] = p;
+    return p->handle;
+}
+
+void gpu_drop_pipelines(struct gpu *gpu)
+{
+    for (uint32_t i = 0; i < N_KERNELS; i++)
+        for (struct pipeline *p = gpu->pipelines[i], *next; p; p = next) {
+            next = p->next;
+            gpu->vk.vkDestroyPipeline(gpu->device, p->handle, NULL);
+            free(p);
+        }
+    memset(gpu->pipelines, 0, sizeof(gpu->pipelines));
 }

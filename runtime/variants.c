@@ -1,47 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "variants.h"
 
-#include "types.h"
+#include <string.h>
 
-static bool everywhere(const struct sc_device_info *d)
-{
-    (void)d;
-    return true;
-}
+#include "gpu.h"
 
-/* Processors: their lanes do best with rows of their own, and the matmul broadcasts among 8 lanes. */
-static bool on_processors(const struct sc_device_info *d)
-{
-    return d->kind == SC_DEVICE_CPU && d->min_subgroup_size >= 8 && d->has_ballot;
-}
-
-/* The best first; the last one runs everywhere. Tiles are those of the shaders. */
-static const struct variant matvec[] = {
-    {.name = "rows", .first = KERNEL_MATVEC_ROWS_F32, .tile_rows = 8, .runs_on = on_processors},
-    {.name = "base", .first = KERNEL_MATVEC_F32, .tile_rows = 2, .runs_on = everywhere},
-};
-
-static const struct variant matmul[] = {
-    {.name = "rows", .first = KERNEL_MATMUL_ROWS_F32, .tile_rows = 64, .tile_columns = 8, .runs_on = on_processors},
-    {.name = "base", .first = KERNEL_MATMUL_F32, .tile_rows = 64, .tile_columns = 32, .runs_on = everywhere},
-};
-
-static const struct variant *const families[N_FAMILIES] = {[FAMILY_MATVEC] = matvec, [FAMILY_MATMUL] = matmul};
-
-const struct variant *variant_of(const struct gpu *gpu, enum family family)
-{
-    const struct variant *v = families[family];
-    while (!v->runs_on(&gpu->info))
-        v++;
-    return v;
-}
-
-enum kernel kernel_of_type(enum kernel first, enum sc_type type)
+/* Its place among sc_types, which the kernels' `type` counts. */
+static int type_index(enum sc_type type)
 {
     size_t n;
     const struct sc_type_info *types = sc_types(&n);
     size_t i = 0;
     while (i + 1 < n && types[i].type != type)
         i++;
-    return first + (enum kernel)i;
+    return (int)i;
+}
+
+/* Of a line of the kernel table, the kernel for this type; N_KERNELS: the line has none. */
+static enum kernel find_kernel(enum kernel first, enum sc_type type)
+{
+    const int index = type_index(type);
+    enum kernel k = first;
+    if (kernel_infos[k].type < 0)
+        return k;
+    while (k + 1 < N_KERNELS && kernel_infos[k].type < index && kernel_infos[k + 1].type > kernel_infos[k].type)
+        k++;
+    return kernel_infos[k].type == index ? k : N_KERNELS;
+}
+
+enum kernel kernel_of_type(enum kernel first, enum sc_type type)
+{
+    const enum kernel k = find_kernel(first, type);
+    return k < N_KERNELS ? k : first;
+}
+
+bool variant_has_type(const struct variant *v, enum sc_type type)
+{
+    return find_kernel(v->kernel, type) < N_KERNELS;
+}
+
+struct program variant_program(const struct variant *v, enum sc_type type)
+{
+    struct program program = {.kernel = kernel_of_type(v->kernel, type)};
+    memcpy(program.constants, v->constants, sizeof(program.constants));
+    return program;
+}
+
+bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t variant, enum sc_type type)
+{
+    uint32_t n;
+    const struct variant *v = &family_variants(family, &n)[variant];
+    const struct choices *choices = &gpu->choices;
+    return variant_has_type(v, type) && !variant_lacks(v, &gpu->info) &&
+           !(choices->failed[family][variant] >> type & 1) && (v->rounding == ROUNDS_NOTHING || choices->may_round);
+}
+
+const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
+                                 uint32_t cols)
+{
+    (void)rows, (void)cols;
+    uint32_t n, i = 0;
+    const struct variant *variants = family_variants(family, &n);
+    if (gpu->choices.forced[family])
+        return &variants[gpu->choices.forced[family] - 1];
+    while (i + 1 < n && !variant_is_usable(gpu, family, i, type))
+        i++;
+    return &variants[i];
 }

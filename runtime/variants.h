@@ -1,27 +1,83 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Families of kernels and their variants. A family is one thing to compute, a matrix times a vector say; its variants
- * compute it from the same arguments, and differ in what they need from a device and in how fast they are there.
+ * compute it from the same arguments, and differ in what they need from a device and in how fast they are there. The
+ * table is families.c; which variant a device uses for which matrix is decided here.
  */
 #ifndef SCORIA_VARIANTS_H
 #define SCORIA_VARIANTS_H
 
-#include "gpu.h"
+#include <stdbool.h>
+
+#include "kernels.h"
+#include "scoria.h"
+#include "types.h"
+
+struct gpu;
 
 enum family { FAMILY_MATVEC, FAMILY_MATMUL, N_FAMILIES };
 
-struct variant {
-    const char *name;
-    enum kernel first;     /* for weights of type f32; those of the other types follow in order of ggml's ids */
-    uint32_t tile_rows;    /* of the matrix, that a workgroup computes; matvec: that a thread computes */
-    uint32_t tile_columns; /* matmul: tokens of a workgroup */
-    bool (*runs_on)(const struct sc_device_info *device);
+/* What a variant needs of a device beyond what every device has. families.c has them in words. */
+enum need {
+    NEEDS_PROCESSOR = 1 << 0, /* it is fast on CPUs that drive Vulkan, and nowhere else */
+    NEEDS_BALLOT = 1 << 1,
+    NEEDS_8_LANES = 1 << 2, /* subgroups of 8 or more */
+    NEEDS_FP16 = 1 << 3,
+    NEEDS_INT8 = 1 << 4,
+    NEEDS_INTEGER_DOT = 1 << 5,
+    NEEDS_COOPERATIVE_MATRIX = 1 << 6,
 };
 
-/* The family's variant for this device. */
-const struct variant *variant_of(const struct gpu *gpu, enum family family);
+/* What a variant rounds activations to before it multiplies them. It is only taken where that is allowed. */
+enum rounding { ROUNDS_NOTHING, ROUNDS_TO_F16, ROUNDS_TO_Q8 };
 
-/* The kernel for weights of `type`, of those from `first` on that were compiled for every type. */
+enum { MAX_VARIANTS = 32 }; /* of a family */
+
+struct variant {
+    const char *name;   /* among its family's */
+    enum kernel kernel; /* the first of its line in shaders/CMakeLists.txt; the line's others are for other types */
+    uint32_t constants[N_CONSTANTS];
+    uint32_t tile_rows;    /* of the matrix, that a workgroup computes */
+    uint32_t tile_columns; /* tokens of a workgroup; 0: one */
+    uint32_t needs;        /* enum need */
+    enum rounding rounding;
+
+    /* Roundings to fp32 that a term of a sum over `cols` columns goes through at most; first-order bound, see
+     * self_test.c */
+    uint32_t (*roundings)(const struct variant *v, uint32_t cols);
+};
+
+/* ---- families.c ---- */
+
+extern const char *const family_names[N_FAMILIES];
+
+/* The family's variants, n of them: the best first where nothing was measured, the last ones run on every device. */
+const struct variant *family_variants(enum family family, uint32_t *n);
+
+/* What the device lacks that the variant needs, in words that follow "needs"; NULL if it lacks nothing. */
+const char *variant_lacks(const struct variant *v, const struct sc_device_info *device);
+
+/* ---- variants.c ---- */
+
+/* What a device uses: part of struct gpu. All 0: of each family the first variant that it can run. */
+struct choices {
+    uint32_t failed[N_FAMILIES][MAX_VARIANTS]; /* bit t: the variant computes wrongly for weights of type t */
+    uint8_t forced[N_FAMILIES];                /* 1 + the variant to use whatever else is known; 0: none */
+    bool may_round;                            /* variants may round activations */
+};
+
+/* The variant for a matrix (rows, cols) of this type; there always is one. */
+const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
+                                 uint32_t cols);
+
+/* The variant's kernel for weights of this type, which it has: variant_has_type. */
+struct program variant_program(const struct variant *v, enum sc_type type);
+bool variant_has_type(const struct variant *v, enum sc_type type);
+
+/* Whether the device may use the variant for weights of this type, as far as is known. */
+bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t variant, enum sc_type type);
+
+/* Of the kernels that were compiled for every type, from `first` on, the one for weights of `type`. */
 enum kernel kernel_of_type(enum kernel first, enum sc_type type);
 
 #endif

@@ -21,6 +21,11 @@
 #define f32 float
 #endif
 
+/* Ids of the specialization constants; a kernel declares those that it has a use for. */
+#define CONSTANT_LANES 0 /* threads that share a row of a matrix-vector product */
+#define CONSTANT_MAGIC 1 /* 1: bytes become floats by their place in a float's bits, not by conversion */
+#define N_CONSTANTS 2
+
 /* y[token] = row tokens[token] of w, expanded. */
 struct embed_args {
     address w;      /* (n_vocab, cols) quantized */

@@ -4,7 +4,7 @@
 #include "spirv.inc"
 
 const struct kernel_info kernel_infos[N_KERNELS] = {
-#define KERNEL(id, name, spirv, args_size) {name, spirv, sizeof(spirv), args_size},
+#define KERNEL(id, name, spirv, spirv_size, args_size, type) {name, spirv, spirv_size, args_size, type},
 #include "kernels.inc"
 #undef KERNEL
 };

@@ -9,7 +9,7 @@
 #include "args.h"
 
 enum kernel {
-#define KERNEL(id, name, spirv, args_size) KERNEL_##id,
+#define KERNEL(id, name, spirv, spirv_size, args_size, type) KERNEL_##id,
 #include "kernels.inc"
 #undef KERNEL
     N_KERNELS
@@ -17,11 +17,18 @@ enum kernel {
 
 struct kernel_info {
     const char *name;
-    const uint32_t *spirv;
+    const uint32_t *spirv; /* NULL: the glslang of this build could not compile it */
     size_t spirv_size_bytes;
     uint32_t args_size_bytes; /* of its push constants */
+    int type;                 /* which weight type it was compiled for, in order of ggml's ids; -1: for any */
 };
 
 extern const struct kernel_info kernel_infos[N_KERNELS];
+
+/* A kernel and the values of its specialization constants (args.h); 0: the value that stands in the shader. */
+struct program {
+    enum kernel kernel;
+    uint32_t constants[N_CONSTANTS];
+};
 
 #endif

@@ -10,7 +10,7 @@
 #include "quant.glsl"
 
 layout(local_size_x = 64) in;
-layout(constant_id = 0) const uint LANES = 32;
+layout(constant_id = CONSTANT_LANES) const uint LANES = 32;
 layout(push_constant) uniform Args { matvec_args a; };
 
 #ifndef ROWS

@@ -14,8 +14,6 @@
 
 enum { MEMORY_BYTES = 64 << 20, GUARD_BYTES = 80, POISON = 0xFF };
 
-const char *const op_family_names[OP_N_FAMILIES] = {"base", "by rows"};
-
 int op_device_create(void **state)
 {
     struct op_device *d = calloc(1, sizeof *d);
@@ -29,9 +27,7 @@ int op_device_create(void **state)
         return -1;
     }
     const struct sc_device_info *info = &d->gpu->info;
-    d->has_family[OP_BASE] = true;
-    d->has_family[OP_BY_ROWS] = info->kind == SC_DEVICE_CPU && info->min_subgroup_size >= 8 && info->has_ballot;
-    d->family = d->has_family[OP_BY_ROWS] ? OP_BY_ROWS : OP_BASE;
+    d->gpu->choices.may_round = true;
     d->before = malloc(MEMORY_BYTES);
     d->used = MEMORY_BYTES; /* so that the first op_begin poisons it all */
     print_message("on %s, %s, subgroups of %u\n", info->name, info->driver, info->subgroup_size);
@@ -51,53 +47,50 @@ int op_device_destroy(void **state)
     return 0;
 }
 
-/* Without broadcasts a device has to take the base kernels. */
-bool op_use_family(struct op_device *d, enum op_family family)
+const struct variant *op_use_variant(struct op_device *d, enum family family, uint32_t variant, enum sc_type type)
 {
-    if (!d->has_family[family])
-        return false;
-    if (d->has_family[OP_BY_ROWS])
-        d->gpu->info.has_ballot = family == OP_BY_ROWS;
-    d->family = family;
-    return true;
+    uint32_t n;
+    const struct variant *variants = family_variants(family, &n);
+    if (variant >= n || !variant_is_usable(d->gpu, family, variant, type))
+        return NULL;
+    d->gpu->choices.forced[family] = (uint8_t)(1 + variant);
+    return &variants[variant];
 }
 
-/*
- * The weights have none: a block's value is exact in fp32 or rounded once, in the reference's dequantizer just as in
- * the kernel's, which test_embed of test_ops.c proves bit by bit. Nor has the first addition to a sum, whose start is
- * 0, or that of a lane without parts. Multiply-adds that a compiler fuses round less.
- *
- * matvec, matvec_rows: the product, 3 additions of quads, one for each of the lane's parts but the first, 3 over the
- * components, one for each other lane. matmul: the product, an addition for each column but the first. matmul_rows: the
- * product, 3 additions in a quad's dot, one of two quads, two for each part but the very first.
- */
-uint32_t op_linear_roundings(const struct op_device *d, uint32_t cols, bool many)
+bool op_takes_case(const struct op_device *d, enum family family, uint32_t variant, enum sc_type type, size_t number)
 {
-    const uint32_t parts = cols / 16, lanes = gpu_lanes_per_row(d->gpu);
-    if (many)
-        return d->family == OP_BY_ROWS ? 1 + 3 + 1 + (2 * parts - 1) : 1 + (cols - 1);
-    const uint32_t parts_of_lane = (parts + lanes - 1) / lanes, lanes_with_parts = lanes < parts ? lanes : parts;
-    return 1 + 3 + (parts_of_lane - 1) + 3 + (lanes_with_parts - 1);
+    uint32_t n, first = 0, base = 0;
+    const struct variant *variants = family_variants(family, &n);
+    while (first + 1 < n && !variant_is_usable(d->gpu, family, first, type))
+        first++;
+    while (base + 1 < n && variants[base].needs)
+        base++;
+    return variant == first || variant == base || ((size_t)type + variant + number) % 5 == 0;
 }
 
 uint32_t op_n_compiled(const struct op_device *d)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < N_KERNELS; i++)
-        n += d->gpu->pipelines[i] != VK_NULL_HANDLE;
+        for (const struct pipeline *p = d->gpu->pipelines[i]; p; p = p->next)
+            n++;
     return n;
 }
 
-void op_check_compiled(const struct op_device *d, uint32_t n, const char *op, const struct sc_type_info *type)
+void op_check_compiled(const struct op_device *d, uint32_t n, const struct variant *v, const struct sc_type_info *type)
 {
+    size_t n_types;
+    const char *first = kernel_infos[v->kernel].name,
+               *first_type = sc_types(&n_types)[kernel_infos[v->kernel].type].name;
     char name[64];
-    snprintf(name, sizeof name, "%s%s_%s", op, d->family == OP_BY_ROWS ? "_rows" : "", type->name);
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(first) - strlen(first_type)), first, type->name);
     bool found = false;
     for (uint32_t i = 0; i < N_KERNELS; i++)
-        found = found || (d->gpu->pipelines[i] != VK_NULL_HANDLE && strcmp(kernel_infos[i].name, name) == 0);
+        for (const struct pipeline *p = d->gpu->pipelines[i]; p; p = p->next)
+            found = found || (strcmp(kernel_infos[i].name, name) == 0 &&
+                              memcmp(p->constants, v->constants, sizeof p->constants) == 0);
     if (!found || op_n_compiled(d) != n + 1)
-        fail_msg("%s, %s: the kernel %s should have been compiled and no other", type->name, op_family_names[d->family],
-                 name);
+        fail_msg("%s: the kernel %s should have been compiled and no other", v->name, name);
 }
 
 static void begin(struct op_device *d, uint64_t seed, bool replayed)

@@ -12,15 +12,8 @@
 
 enum { OP_MAX_WRITES = 400 };
 
-/* The kernels of products with a matrix: what every device can run, and what variants.c prefers on processors. */
-enum op_family { OP_BASE, OP_BY_ROWS, OP_N_FAMILIES };
-
-extern const char *const op_family_names[OP_N_FAMILIES];
-
 struct op_device {
     struct gpu *gpu;
-    bool has_family[OP_N_FAMILIES];
-    enum op_family family; /* in use */
     struct commands commands;
     struct buffer memory;
     uint8_t *before; /* what the memory held when the commands were submitted */
@@ -37,15 +30,19 @@ struct op_device {
 int op_device_create(void **state);
 int op_device_destroy(void **state);
 
-/* Makes variants.c choose this family from now on; false where it never does. */
-bool op_use_family(struct op_device *d, enum op_family family) SC_CHECK;
+/* The family's variant number `variant`, used from now on, or NULL if the device cannot run it with weights of this
+ * type. */
+const struct variant *op_use_variant(struct op_device *d, enum family family, uint32_t variant, enum sc_type type);
 
-/* Roundings that a term of op_linear or op_expert_linear goes through, for one token or for many. */
-uint32_t op_linear_roundings(const struct op_device *d, uint32_t cols, bool many);
+/*
+ * Whether the case of this number is for this variant: all are for the one that the device takes unasked and for the
+ * one that GPUs do, a fifth for each of the others.
+ */
+bool op_takes_case(const struct op_device *d, enum family family, uint32_t variant, enum sc_type type, size_t number);
 
-/* How many kernels are compiled; and that one more is since there were n: the family's OP_TYPE, "matvec_rows_q4_k". */
+/* How many kernels are compiled; and that one more is since there were n: the variant's for this type. */
 uint32_t op_n_compiled(const struct op_device *d);
-void op_check_compiled(const struct op_device *d, uint32_t n, const char *op, const struct sc_type_info *type);
+void op_check_compiled(const struct op_device *d, uint32_t n, const struct variant *v, const struct sc_type_info *type);
 
 /* Forgets the tensors of the case before, and begins recording. */
 void op_begin(struct op_device *d, uint64_t seed);

@@ -172,7 +172,8 @@ static size_t use(const char *dir)
     struct sc_error e = {0};
     struct gpu *gpu = gpu_create(NULL, dir, &e);
     const size_t loaded = gpu ? gpu->cache_loaded_bytes : 0;
-    bool ok = gpu && gpu_prepare_kernel(gpu, KERNEL_SILU_MUL, &e) && gpu_prepare_kernel(gpu, KERNEL_RMS_NORM, &e);
+    const struct program programs[] = {{.kernel = KERNEL_SILU_MUL}, {.kernel = KERNEL_RMS_NORM}};
+    bool ok = gpu && gpu_pipeline(gpu, &programs[0], &e) && gpu_pipeline(gpu, &programs[1], &e);
     if (gpu)
         snprintf(cache_file, sizeof cache_file, "%s", gpu->cache_path);
     gpu_destroy(gpu);

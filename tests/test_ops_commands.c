@@ -362,7 +362,8 @@ static void test_recording_errors(void **state)
     for (size_t i = 0; i < sizeof grids / sizeof grids[0]; i++) {
         const struct silu_mul_args args = {0};
         op_begin(d, 1);
-        commands_dispatch(&d->commands, KERNEL_SILU_MUL, &args, NULL, 0, grids[i].x, grids[i].y, grids[i].z);
+        commands_dispatch(&d->commands, (struct program){.kernel = KERNEL_SILU_MUL}, &args, NULL, 0, grids[i].x,
+                          grids[i].y, grids[i].z);
         assert_int_equal(d->commands.n_dispatches, 0);
         assert_int_equal(op_run(d), grids[i].fits);
         assert_int_equal(d->error.code, grids[i].fits ? SC_OK : SC_UNSUPPORTED);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The experts' matrices, every weight type: op_expert_linear for one token and for tokens grouped by expert, by each
- * family of kernels that the device has. */
+ * variant that the device can run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -53,11 +53,11 @@ static bool is_missing(struct expert_case c, uint32_t expert)
     return c.missing_every && expert % c.missing_every == c.missing_every - 1;
 }
 
-static void check_case(struct op_judge *j, struct op_device *d, const struct sc_type_info *info, struct expert_case c,
-                       enum op_fill fill, uint64_t seed)
+static void check_case(struct op_judge *j, struct op_device *d, const struct variant *v,
+                       const struct sc_type_info *info, struct expert_case c, enum op_fill fill, uint64_t seed)
 {
-    op_case(j, d, seed, "%s %s %ux%u, %u of %u experts, %u tokens, %s", info->name, op_family_names[d->family], c.rows,
-            c.cols, c.n_used, c.n_experts, c.n, op_fill_names[fill]);
+    op_case(j, d, seed, "%s %s %ux%u, %u of %u experts, %u tokens, %s", info->name, v->name, c.rows, c.cols, c.n_used,
+            c.n_experts, c.n, op_fill_names[fill]);
     const uint32_t n_pairs = c.n * c.n_used;
     struct tensor table = op_tensor(d, SC_F32, c.n_experts, 2),
                   x = op_random(d, c.x_per_pair ? n_pairs : c.n, c.cols, 1);
@@ -99,65 +99,52 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct sc_
                 const struct sum want =
                     reference_dot(weights + (size_t)row * c.cols, op_floats(d, x) + from * c.cols, c.cols);
                 op_judge_value(j, i, row, (double)op_floats(d, y)[i * c.rows + row], want.value,
-                               reference_dot_bound(want, c.cols, op_linear_roundings(d, c.cols, c.n > 1)));
+                               reference_dot_bound(want, c.cols, v->roundings(v, c.cols)));
             }
     }
     free(weights);
 }
 
-/* Runs before anything is compiled. */
-static void test_choice(void **state)
+static void check_variant(struct op_device *d, enum family family, uint32_t variant)
 {
-    struct op_device *d = *state;
-    struct op_judge judge = {0};
-    size_t n_types;
-    const struct sc_type_info *types = sc_types(&n_types);
-    for (enum op_family family = 0; family < OP_N_FAMILIES; family++)
-        for (size_t i = 0; op_use_family(d, family) && i < n_types; i++)
-            for (uint32_t n = 1; n <= 2; n++) {
-                const uint32_t n_compiled = op_n_compiled(d);
-                const struct expert_case c = {.n_experts = 2, .n_used = 1, .n = n, .rows = 3, .cols = 256};
-                check_case(&judge, d, &types[i], c, OP_FILL_RANDOM, i);
-                op_check_compiled(d, n_compiled, n == 1 ? "matvec" : "matmul", &types[i]);
-            }
-    op_judge_report(&judge, "expert_linear, the kernel chosen");
-}
-
-static void check_family(struct op_device *d, bool many)
-{
+    uint32_t n;
+    const struct variant *v = &family_variants(family, &n)[variant];
     struct op_judge judge = {0};
     size_t n_types;
     const struct sc_type_info *types = sc_types(&n_types);
     for (size_t i = 0; i < n_types; i++)
         for (size_t k = 0; k < op_n_expert_cases; k++) {
             const struct expert_case c = op_expert_cases[k];
-            if ((c.n > 1) == many && op_type_has_columns(&types[i], c.cols))
-                check_case(&judge, d, &types[i], c, (enum op_fill)((i + k) % OP_N_FILLS), 1000 * k + i);
+            if ((c.n > 1) == (family == FAMILY_MATMUL) && op_type_has_columns(&types[i], c.cols) &&
+                op_takes_case(d, family, variant, types[i].type, k) &&
+                op_use_variant(d, family, variant, types[i].type))
+                check_case(&judge, d, v, &types[i], c, (enum op_fill)((i + k) % OP_N_FILLS), 1000 * k + i);
         }
-    op_judge_report(&judge, "expert_linear, %s, %s", many ? "many tokens" : "one token", op_family_names[d->family]);
+    if (judge.n_cases)
+        op_judge_report(&judge, "expert_linear, %s, %s", family_names[family], v->name);
 }
 
-static void check_all(struct op_device *d, bool many)
+static void check_all(struct op_device *d, enum family family)
 {
-    for (enum op_family family = 0; family < OP_N_FAMILIES; family++)
-        if (op_use_family(d, family))
-            check_family(d, many);
+    uint32_t n;
+    (void)family_variants(family, &n);
+    for (uint32_t variant = 0; variant < n; variant++)
+        check_variant(d, family, variant);
 }
 
 static void test_one_token(void **state)
 {
-    check_all(*state, false);
+    check_all(*state, FAMILY_MATVEC);
 }
 
 static void test_many_tokens(void **state)
 {
-    check_all(*state, true);
+    check_all(*state, FAMILY_MATMUL);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),
         cmocka_unit_test(test_one_token),
         cmocka_unit_test(test_many_tokens),
     };

@@ -179,15 +179,6 @@ static enum sc_code code_of(VkResult result)
                                                      : SC_DEVICE_LOST;
 }
 
-/* Forgets the kernel, so that it has to be compiled again. */
-static void drop_pipelines(struct gpu *gpu)
-{
-    for (int i = 0; i < N_KERNELS; i++) {
-        gpu->vk.vkDestroyPipeline(gpu->device, gpu->pipelines[i], NULL);
-        gpu->pipelines[i] = VK_NULL_HANDLE;
-    }
-}
-
 static void test_every_call(void **state)
 {
     static const VkResult results[] = {VK_ERROR_OUT_OF_HOST_MEMORY, VK_ERROR_OUT_OF_DEVICE_MEMORY, VK_ERROR_DEVICE_LOST,
@@ -199,7 +190,7 @@ static void test_every_call(void **state)
             bool failed = true;
             while (failed) { /* the first call, the second, until the work makes no more of them */
                 struct sc_error e = {0};
-                drop_pipelines(gpu);
+                gpu_drop_pipelines(gpu); /* so that the kernel has to be compiled again */
                 fault.call = call;
                 fault.result = results[r];
                 fault.left = ++n;
@@ -231,7 +222,7 @@ static void test_sentences(void **state)
         {CALL_AllocateMemory, "the sum"}, {CALL_CreateComputePipelines, "combine"}, {CALL_QueueSubmit, "step"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sc_error e = {0};
-        drop_pipelines(gpu);
+        gpu_drop_pipelines(gpu); /* so that the kernel has to be compiled again */
         fault.call = cases[i].call;
         fault.result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
         fault.left = 1;
@@ -262,7 +253,7 @@ static void test_record_again(void **state)
                                       CALL_CreateComputePipelines, CALL_QueueSubmit};
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         memset(&e, 0, sizeof e);
-        drop_pipelines(gpu);
+        gpu_drop_pipelines(gpu); /* so that the kernel has to be compiled again */
         fault.call = calls[i];
         fault.result = VK_ERROR_OUT_OF_HOST_MEMORY;
         fault.left = 1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights times activations, every weight type: op_linear and op_linear_add, for one token (matvec) and for many
- * (matmul), by each family of kernels that the device has. */
+ * (matmul), by each variant that the device can run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,34 +13,36 @@
 #include "op_device.h"
 #include "op_reference.h"
 
-/* runtime/variants.c counts on it: a family's kernels stand in the order of the types. */
+/* runtime/variants.c counts on it: kernels of one line stand in the order of the types. */
 static void test_kernel_table(void **state)
 {
     (void)state;
     const struct {
         enum kernel first;
         const char *name;
-    } families[] = {{KERNEL_EMBED_F32, "embed"},
-                    {KERNEL_MATVEC_F32, "matvec"},
-                    {KERNEL_MATMUL_F32, "matmul"},
-                    {KERNEL_MATVEC_ROWS_F32, "matvec_rows"},
-                    {KERNEL_MATMUL_ROWS_F32, "matmul_rows"}};
+    } lines[] = {{KERNEL_EMBED_F32, "embed"},
+                 {KERNEL_MATVEC_F32, "matvec"},
+                 {KERNEL_MATMUL_F32, "matmul"},
+                 {KERNEL_MATVEC_ROWS_F32, "matvec_rows"},
+                 {KERNEL_MATMUL_ROWS_F32, "matmul_rows"}};
     size_t n_types;
     const struct sc_type_info *types = sc_types(&n_types);
-    for (size_t f = 0; f < sizeof families / sizeof families[0]; f++)
+    for (size_t f = 0; f < sizeof lines / sizeof lines[0]; f++)
         for (size_t i = 0; i < n_types; i++) {
             char name[64];
-            snprintf(name, sizeof name, "%s_%s", families[f].name, types[i].name);
-            assert_true(families[f].first + i < N_KERNELS);
-            assert_string_equal(kernel_infos[families[f].first + i].name, name);
+            snprintf(name, sizeof name, "%s_%s", lines[f].name, types[i].name);
+            assert_true(lines[f].first + i < N_KERNELS);
+            assert_string_equal(kernel_infos[lines[f].first + i].name, name);
+            assert_int_equal(kernel_of_type(lines[f].first, types[i].type), lines[f].first + i);
         }
 }
 
-static void check_case(struct op_judge *j, struct op_device *d, const struct sc_type_info *info, struct linear_case c,
-                       enum op_fill fill, bool add, uint64_t seed)
+static void check_case(struct op_judge *j, struct op_device *d, const struct variant *v,
+                       const struct sc_type_info *info, struct linear_case c, enum op_fill fill, bool add,
+                       uint64_t seed)
 {
-    op_case(j, d, seed, "%s %s%s %ux%u, %u tokens, %s", info->name, op_family_names[d->family], add ? " added" : "",
-            c.rows, c.cols, c.n, op_fill_names[fill]);
+    op_case(j, d, seed, "%s %s%s %ux%u, %u tokens, %s", info->name, v->name, add ? " added" : "", c.rows, c.cols, c.n,
+            op_fill_names[fill]);
     struct tensor w = op_tensor(d, info->type, c.rows, c.cols);
     struct tensor x = op_random(d, c.n, c.cols, 1);
     struct tensor y = add ? op_random(d, c.n, c.rows, 1) : op_tensor(d, SC_F32, c.n, c.rows);
@@ -66,7 +68,7 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct sc_
                 want.magnitude += had[t * c.rows + r] < 0 ? -(double)had[t * c.rows + r] : (double)had[t * c.rows + r];
             }
             op_judge_value(j, t, r, (double)got[t * c.rows + r], want.value,
-                           reference_dot_bound(want, c.cols, op_linear_roundings(d, c.cols, c.n > 1) + add));
+                           reference_dot_bound(want, c.cols, v->roundings(v, c.cols) + add));
         }
     }
     free(weights);
@@ -79,18 +81,23 @@ static void test_choice(void **state)
     struct op_judge judge = {0};
     size_t n_types;
     const struct sc_type_info *types = sc_types(&n_types);
-    for (enum op_family family = 0; family < OP_N_FAMILIES; family++)
-        for (size_t i = 0; op_use_family(d, family) && i < n_types; i++)
-            for (uint32_t n = 1; n <= 2; n++) {
-                const uint32_t n_compiled = op_n_compiled(d);
-                check_case(&judge, d, &types[i], (struct linear_case){3, 256, n}, OP_FILL_RANDOM, false, i);
-                op_check_compiled(d, n_compiled, n == 1 ? "matvec" : "matmul", &types[i]);
+    for (enum family family = FAMILY_MATVEC; family <= FAMILY_MATMUL; family++)
+        for (uint32_t variant = 0; variant < MAX_VARIANTS; variant++)
+            for (size_t i = variant % 5; i < n_types; i += 5) {
+                const struct variant *v = op_use_variant(d, family, variant, types[i].type);
+                const uint32_t n_compiled = op_n_compiled(d), n = family == FAMILY_MATVEC ? 1 : 2;
+                if (!v)
+                    continue;
+                check_case(&judge, d, v, &types[i], (struct linear_case){3, 256, n}, OP_FILL_RANDOM, false, i);
+                op_check_compiled(d, n_compiled, v, &types[i]);
             }
     op_judge_report(&judge, "linear, the kernel chosen");
 }
 
-static void check_family(struct op_device *d, bool many)
+static void check_variant(struct op_device *d, enum family family, uint32_t variant)
 {
+    uint32_t n;
+    const struct variant *v = &family_variants(family, &n)[variant];
     struct op_judge judge = {0};
     size_t n_types;
     const struct sc_type_info *types = sc_types(&n_types);
@@ -98,30 +105,34 @@ static void check_family(struct op_device *d, bool many)
         for (size_t k = 0; k < op_n_linear_cases; k++) {
             const struct linear_case c = op_linear_cases[k];
             const bool huge = c.rows > 10000; /* for its workgroups, not for its weights */
-            if ((c.n > 1) != many || !op_type_has_columns(&types[i], c.cols) ||
-                (huge && (types[i].type != SC_Q4_0 || d->family != OP_BASE)))
+            if ((c.n > 1) != (family == FAMILY_MATMUL) || !op_type_has_columns(&types[i], c.cols) ||
+                !op_takes_case(d, family, variant, types[i].type, k) ||
+                !op_use_variant(d, family, variant, types[i].type) ||
+                (huge && (types[i].type != SC_Q4_0 || c.rows / v->tile_rows < 32768)))
                 continue;
             for (uint32_t fill = 0; fill < (huge ? 1 : OP_N_FILLS); fill++)
-                check_case(&judge, d, &types[i], c, fill, (fill + k) % 2 == 1, 1000 * k + 10 * i + fill);
+                check_case(&judge, d, v, &types[i], c, fill, (fill + k) % 2 == 1, 1000 * k + 10 * i + fill);
         }
-    op_judge_report(&judge, "linear, %s, %s", many ? "many tokens" : "one token", op_family_names[d->family]);
+    if (judge.n_cases)
+        op_judge_report(&judge, "linear, %s, %s", family_names[family], v->name);
 }
 
-static void check_all(struct op_device *d, bool many)
+static void check_all(struct op_device *d, enum family family)
 {
-    for (enum op_family family = 0; family < OP_N_FAMILIES; family++)
-        if (op_use_family(d, family))
-            check_family(d, many);
+    uint32_t n;
+    (void)family_variants(family, &n);
+    for (uint32_t variant = 0; variant < n; variant++)
+        check_variant(d, family, variant);
 }
 
 static void test_matvec(void **state)
 {
-    check_all(*state, false);
+    check_all(*state, FAMILY_MATVEC);
 }
 
 static void test_matmul(void **state)
 {
-    check_all(*state, true);
+    check_all(*state, FAMILY_MATMUL);
 }
 
 int main(void)

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of variants. A new one is a row here, its kernel a line in shaders/CMakeLists.txt. */
+#include "variants.h"
+
+const char *const family_names[N_FAMILIES] = {[FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL] = "matmul"};
+
+/*
+ * Roundings of a term. The weights have none: a block's value is exact in fp32 or rounded once, in the reference's
+ * dequantizer just as in the kernel's. Nor has the first addition to a sum, whose start is 0, or that of a lane without
+ * parts. Multiply-adds that a compiler fuses round less.
+ */
+
+/* The product, 3 additions of quads, one for each of the lane's parts but the first, 3 over the components, one for
+ * each other lane. */
+static uint32_t matvec_roundings(const struct variant *v, uint32_t cols)
+{
+    const uint32_t parts = cols / 16, lanes = v->constants[CONSTANT_LANES];
+    const uint32_t parts_of_lane = (parts + lanes - 1) / lanes, lanes_with_parts = lanes < parts ? lanes : parts;
+    return 1 + 3 + (parts_of_lane - 1) + 3 + (lanes_with_parts - 1);
+}
+
+/* The product, an addition for each column but the first. */
+static uint32_t matmul_roundings(const struct variant *v, uint32_t cols)
+{
+    (void)v;
+    return 1 + (cols - 1);
+}
+
+/* The product, 3 additions in a quad's dot, one of two quads, two for each part but the very first. */
+static uint32_t matmul_rows_roundings(const struct variant *v, uint32_t cols)
+{
+    (void)v;
+    return 1 + 3 + 1 + (2 * (cols / 16) - 1);
+}
+
+enum { NEEDS_OF_ROWS = NEEDS_PROCESSOR | NEEDS_BALLOT | NEEDS_8_LANES };
+
+/* Of 64 threads so many share a row, and each works on so many rows. */
+#define MATVEC(kernel_, lanes, rows) \
+    .kernel = KERNEL_##kernel_##_F32, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * rows, \
+    .roundings = matvec_roundings
+
+/* On a processor a thread is a lane of a vector and a load a gather: the fewer share a row, the fewer sums to merge. */
+static const struct variant matvec[] = {
+    {.name = "2 lanes, 8 rows", MATVEC(MATVEC_ROWS, 2, 8), .needs = NEEDS_OF_ROWS},
+    {.name = "2 lanes", MATVEC(MATVEC, 2, 2), .needs = NEEDS_PROCESSOR},
+    {.name = "32 lanes", MATVEC(MATVEC, 32, 2)},
+    {.name = "16 lanes", MATVEC(MATVEC, 16, 2)},
+    {.name = "64 lanes", MATVEC(MATVEC, 64, 2)},
+    {.name = "8 lanes", MATVEC(MATVEC, 8, 2)},
+};
+
+static const struct variant matmul[] = {
+    {.name = "a row a lane",
+     .kernel = KERNEL_MATMUL_ROWS_F32,
+     .tile_rows = 64,
+     .tile_columns = 8,
+     .needs = NEEDS_OF_ROWS,
+     .roundings = matmul_rows_roundings},
+    {.name = "tiles", .kernel = KERNEL_MATMUL_F32, .tile_rows = 64, .tile_columns = 32, .roundings = matmul_roundings},
+};
+
+#define VARIANTS(list) \
+    { \
+        list, sizeof(list) / sizeof((list)[0]) \
+    }
+
+static const struct {
+    const struct variant *variants;
+    uint32_t n;
+} families[N_FAMILIES] = {[FAMILY_MATVEC] = VARIANTS(matvec), [FAMILY_MATMUL] = VARIANTS(matmul)};
+
+const struct variant *family_variants(enum family family, uint32_t *n)
+{
+    *n = families[family].n;
+    return families[family].variants;
+}
+
+const char *variant_lacks(const struct variant *v, const struct sc_device_info *d)
+{
+    const struct {
+        enum need need;
+        bool has;
+        const char *words;
+    } needs[] = {
+        {NEEDS_PROCESSOR, d->kind == SC_DEVICE_CPU, "a processor that drives Vulkan"},
+        {NEEDS_8_LANES, d->min_subgroup_size >= 8, "subgroups of 8 lanes or more, and this device may have fewer"},
+        {NEEDS_BALLOT, d->has_ballot, "broadcasts within a subgroup, which this driver lacks"},
+        {NEEDS_FP16, d->has_fp16, "16-bit floats, which this driver lacks"},
+        {NEEDS_INT8, d->has_int8, "8-bit integers, which this driver lacks"},
+        {NEEDS_INTEGER_DOT, d->has_integer_dot, "integer dot products, which this driver lacks"},
+        {NEEDS_COOPERATIVE_MATRIX, d->has_cooperative_matrix, "cooperative matrices, which this driver lacks"},
+    };
+    for (uint32_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
+        if ((v->needs & needs[i].need) && !needs[i].has)
+            return needs[i].words;
+    if (!kernel_infos[v->kernel].spirv)
+        return "a newer glslang than the one that this program was built with";
+    return NULL;
+}
