@@ -60,19 +60,30 @@ static VkAccessFlags read_access(const struct commands *c)
     return VK_ACCESS_TRANSFER_READ_BIT | (computes(c) ? VK_ACCESS_SHADER_READ_BIT : 0);
 }
 
-void commands_barrier(struct commands *c)
+/* Separates what these stages and accesses did, and everything before, from everything after. */
+static void barrier(struct commands *c, VkPipelineStageFlags from, VkAccessFlags written)
 {
     if (c->error.code)
         return;
-    const VkPipelineStageFlags stages = c->queue->stages;
+    bool has_grid = false; /* reading grids is a stage of its own, which costs some GPUs time */
+    for (uint32_t i = 0; i < c->n_pending; i++)
+        has_grid = has_grid || c->pending[i].is_grid;
     VkMemoryBarrier memory = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = write_access(c),
-        .dstAccessMask = read_access(c) | write_access(c),
+        .srcAccessMask = written | write_access(c),
+        .dstAccessMask = read_access(c) | write_access(c) | (has_grid ? VK_ACCESS_INDIRECT_COMMAND_READ_BIT : 0),
     };
-    c->gpu->vk.vkCmdPipelineBarrier(c->buffer, stages, stages, 0, 1, &memory, 0, NULL, 0, NULL);
+    const VkPipelineStageFlags stages = c->queue->stages;
+    c->gpu->vk.vkCmdPipelineBarrier(c->buffer, from | stages,
+                                    stages | (has_grid ? VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT : 0), 0, 1, &memory, 0,
+                                    NULL, 0, NULL);
     c->n_pending = 0;
     c->n_barriers++;
+}
+
+void commands_barrier(struct commands *c)
+{
+    barrier(c, 0, 0);
 }
 
 static bool begin(struct commands *c, bool replayed)
@@ -106,18 +117,7 @@ void commands_continue(struct commands *c, const struct commands *previous)
 
 void commands_see_host(struct commands *c)
 {
-    if (c->error.code)
-        return;
-    const VkPipelineStageFlags stages = c->queue->stages;
-    VkMemoryBarrier memory = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = VK_ACCESS_HOST_WRITE_BIT | write_access(c),
-        .dstAccessMask = read_access(c) | write_access(c),
-    };
-    c->gpu->vk.vkCmdPipelineBarrier(c->buffer, VK_PIPELINE_STAGE_HOST_BIT | stages, stages, 0, 1, &memory, 0, NULL, 0,
-                                    NULL);
-    c->n_pending = 0;
-    c->n_barriers++;
+    barrier(c, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_WRITE_BIT);
 }
 
 static bool conflicts(const struct access *a, const struct access *b)
@@ -139,26 +139,39 @@ static void order(struct commands *c, const struct access *accesses, uint32_t n)
             c->pending[c->n_pending++] = accesses[i];
 }
 
-void commands_dispatch(struct commands *c, struct program program, const void *args, const struct access *accesses,
-                       uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z)
+/* Everything but the dispatch itself, which has at most so many workgroups; false if there is nothing to dispatch. */
+static bool prepare(struct commands *c, struct program program, const void *args, const struct access *accesses,
+                    uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z)
 {
     struct gpu *gpu = c->gpu;
     if (c->error.code || x == 0 || y == 0 || z == 0)
-        return;
+        return false;
     const VkPipeline pipeline = gpu_pipeline(gpu, &program, &c->error);
     if (!pipeline)
-        return;
-    if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
-        sc_fail(&c->error, SC_UNSUPPORTED, "the kernel %s would take more workgroups than every device has",
-                kernel_infos[program.kernel].name);
-        return;
-    }
+        return false;
+    if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS)
+        return sc_fail(&c->error, SC_UNSUPPORTED, "the kernel %s would take more workgroups than every device has",
+                       kernel_infos[program.kernel].name);
     order(c, accesses, n_accesses);
     gpu->vk.vkCmdBindPipeline(c->buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
     gpu->vk.vkCmdPushConstants(c->buffer, gpu->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                                kernel_infos[program.kernel].args_size_bytes, args);
-    gpu->vk.vkCmdDispatch(c->buffer, x, y, z);
     c->n_dispatches++;
+    return true;
+}
+
+void commands_dispatch(struct commands *c, struct program program, const void *args, const struct access *accesses,
+                       uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z)
+{
+    if (prepare(c, program, args, accesses, n_accesses, x, y, z))
+        c->gpu->vk.vkCmdDispatch(c->buffer, x, y, z);
+}
+
+void commands_dispatch_indirect(struct commands *c, struct program program, const void *args,
+                                const struct access *accesses, uint32_t n_accesses, struct grid grid)
+{
+    if (prepare(c, program, args, accesses, n_accesses, grid.max_x, grid.max_y, 1))
+        c->gpu->vk.vkCmdDispatchIndirect(c->buffer, grid.buffer->handle, grid.offset);
 }
 
 void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_offset, const struct buffer *to,

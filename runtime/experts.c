@@ -341,6 +341,7 @@ struct expert_tensor experts_tensor(const struct experts *x, uint32_t layer, uin
         .slots = x->table.address + (uint64_t)layer * x->n_experts * sizeof(uint64_t),
         .offset = (uint32_t)matrix_offset(any, matrix),
         .n_experts = x->n_experts,
+        .matrix = matrix,
         .type = w->type,
         .rows = w->rows,
         .cols = w->cols,

@@ -48,7 +48,7 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
         if (a.routing.on_host)
             op_copy(c, a.host_x, a.normed);
         if (n > 1)
-            op_group(c, a.routing, g->n_experts);
+            op_group(c, a.routing, (const struct expert_tensor[]){w->gate, w->up, w->down});
     }
 }
 

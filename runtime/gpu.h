@@ -114,6 +114,7 @@ struct access {
     VkDeviceAddress address;
     uint64_t size_bytes;
     bool write;
+    bool is_grid; /* what is written may become the size of an indirect dispatch */
 };
 
 enum { COMMANDS_MAX_PENDING = 64 };
@@ -156,6 +157,17 @@ void commands_see_host(struct commands *c);
 void commands_barrier(struct commands *c);
 void commands_dispatch(struct commands *c, struct program program, const void *args, const struct access *accesses,
                        uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z);
+
+/* The size of a dispatch that a kernel has written: x, y, z as u32. */
+struct grid {
+    const struct buffer *buffer;
+    uint64_t offset;
+    uint32_t max_x, max_y; /* the kernel never writes more; z is 1 */
+};
+
+/* `accesses` name the grid's bytes among what is read. */
+void commands_dispatch_indirect(struct commands *c, struct program program, const void *args,
+                                const struct access *accesses, uint32_t n_accesses, struct grid grid);
 void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_offset, const struct buffer *to,
                    uint64_t to_offset, uint64_t size_bytes);
 bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;

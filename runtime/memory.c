@@ -73,7 +73,8 @@ static bool create(struct gpu *gpu, struct buffer *b, enum memory_kind kind, con
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = b->size_bytes + BUFFER_PADDING_BYTES,
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
-                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
+                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+                 VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT,
     };
     share(gpu, &info, families);
     if (!gpu_check(gpu, gpu->vk.vkCreateBuffer(gpu->device, &info, NULL, &b->handle), what, e))

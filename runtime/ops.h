@@ -22,6 +22,7 @@ struct expert_tensor {
     VkDeviceAddress slots; /* (n_experts) addresses of the experts' slots, 0: not in this pass */
     uint32_t offset;       /* of the matrix in the slot, in bytes */
     uint32_t n_experts;
+    uint32_t matrix; /* 0 gate, 1 up, 2 down */
     enum sc_type type;
     uint32_t rows, cols;
 };
@@ -33,8 +34,12 @@ struct routing {
     VkDeviceAddress host_ids; /* a copy of ids in host memory, or 0 */
     VkDeviceAddress on_host;  /* (n, n_used) u32 in host memory: not 0 for pairs that the host computes; or 0 */
     struct tensor host_y;     /* (n * n_used, n_embd) in host memory: what it computes */
-    struct tensor first;      /* (1, n_experts + 1) u32: where each expert's pairs begin, made by op_group */
-    struct tensor pairs;      /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
+    /* made by op_group: */
+    struct tensor first;               /* (1, n_experts + 1) u32: where each expert's pairs begin */
+    struct tensor pairs;               /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
+    struct tensor tiles;               /* (3 * op_max_tiles(), 2) u32: expert and first column */
+    struct tensor grids;               /* (3, 4) u32: workgroups of gate, up and down */
+    const struct buffer *grids_buffer; /* that grids lie in */
 };
 
 /* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32 or SC_F16. */
@@ -80,8 +85,14 @@ void op_attention(struct commands *c, struct tensor y /* (n, n_heads * dim) */, 
 /* The n_used best experts of each token by its router logits, and their softmax. */
 void op_route(struct commands *c, struct routing r, struct tensor logits /* (n, n_experts) */);
 
-/* Sorts the pairs by expert, for op_expert_linear with more than one token. */
-void op_group(struct commands *c, struct routing r, uint32_t n_experts);
+/* The most tiles that so many pairs make for a matrix. */
+uint32_t op_max_tiles(uint32_t n_pairs, uint32_t n_experts);
+
+/*
+ * Sorts the pairs by expert and cuts them into tiles, for op_expert_linear with more than one token and the layer's
+ * gate, up and down.
+ */
+void op_group(struct commands *c, struct routing r, const struct expert_tensor matrices[3]);
 
 /* y[pair] = W[its expert] x[pair, or its token, as the rows of x say]; experts without a slot leave y alone. */
 void op_expert_linear(struct commands *c, struct tensor y /* (n * n_used, rows) */, struct expert_tensor w,

@@ -3,6 +3,8 @@
 #include "dispatch.h"
 #include "variants.h"
 
+enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16 };
+
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
 {
     if (!shapes_fit(c, y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0, "op_linear"))
@@ -28,8 +30,8 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .x_div = 1,
                                    .accumulate = accumulate};
         const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w.type, w.rows, w.cols);
-        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(w.rows, v->tile_rows),
-                         groups(x.rows, v->tile_columns), 1, reads(x), writes(y));
+        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(x.rows, v->tile_columns),
+                         groups(w.rows, v->tile_rows), 1, reads(x), writes(y));
     }
 }
 
@@ -43,18 +45,37 @@ void op_linear_add(struct commands *c, struct tensor y, struct tensor w, struct 
     linear(c, y, w, x, true);
 }
 
-void op_group(struct commands *c, struct routing r, uint32_t n_experts)
+uint32_t op_max_tiles(uint32_t n_pairs, uint32_t n_experts)
 {
-    const uint32_t n_pairs = r.ids.rows * r.ids.cols;
-    if (!shapes_fit(c, r.first.cols == n_experts + 1 && r.pairs.cols >= n_pairs && n_experts <= SC_MAX_EXPERTS,
-                    "op_group"))
+    return n_pairs / MIN_TILE_COLUMNS + n_experts;
+}
+
+void op_group(struct commands *c, struct routing r, const struct expert_tensor matrices[3])
+{
+    const uint32_t n_pairs = r.ids.rows * r.ids.cols, n_experts = matrices->n_experts;
+    const bool fit = r.first.cols == n_experts + 1 && r.pairs.cols >= n_pairs && n_experts <= SC_MAX_EXPERTS &&
+                     r.tiles.rows >= 3 * op_max_tiles(n_pairs, n_experts) && r.grids.rows == 3;
+    if (!shapes_fit(c, fit, "op_group"))
         return;
-    struct group_args args = {.ids = r.ids.address,
-                              .first = r.first.address,
-                              .pairs = r.pairs.address,
-                              .n_pairs = n_pairs,
-                              .n_experts = n_experts};
-    DISPATCH(c, KERNEL_GROUP, &args, 1, 1, 1, reads(r.ids), writes(r.first), writes(r.pairs));
+    struct schedule_args schedule = {.ids = r.ids.address,
+                                     .first = r.first.address,
+                                     .tiles = r.tiles.address,
+                                     .grids = r.grids.address,
+                                     .n_pairs = n_pairs,
+                                     .n_experts = n_experts,
+                                     .max_tiles = r.tiles.rows / 3};
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct expert_tensor *w = &matrices[i];
+        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w->type, w->rows, w->cols);
+        schedule.tile_columns[i] = v->tile_columns;
+        schedule.row_tiles[i] = groups(w->rows, v->tile_rows);
+    }
+    struct access grids = writes(r.grids);
+    grids.is_grid = true;
+    DISPATCH(c, KERNEL_SCHEDULE, &schedule, 1, 1, 1, reads(r.ids), writes(r.first), writes(r.tiles), grids);
+    struct group_args group = {
+        .ids = r.ids.address, .first = r.first.address, .pairs = r.pairs.address, .n_pairs = n_pairs};
+    DISPATCH(c, KERNEL_GROUP, &group, n_experts, 1, 1, reads(r.ids), reads(r.first), writes(r.pairs));
 }
 
 void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor w, struct tensor x, struct routing r)
@@ -82,6 +103,7 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
         struct matmul_args args = {.experts = w.slots,
                                    .first = r.first.address,
                                    .pairs = r.pairs.address,
+                                   .tiles = r.tiles.address + w.matrix * tensor_size_bytes(&r.tiles) / 3,
                                    .x = x.address,
                                    .y = y.address,
                                    .w_offset = w.offset,
@@ -89,7 +111,13 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
                                    .cols = w.cols,
                                    .x_div = x_div};
         const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w.type, w.rows, w.cols);
-        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(w.rows, v->tile_rows), groups(n, v->tile_columns),
-                         w.n_experts, reads(x), reads(r.first), reads(r.pairs), writes(y));
+        const struct access accesses[] = {reads(x),       reads(r.first), reads(r.pairs),
+                                          reads(r.tiles), reads(r.grids), writes(y)};
+        const struct grid grid = {.buffer = r.grids_buffer,
+                                  .offset = r.grids.address - r.grids_buffer->address + w.matrix * GRID_BYTES,
+                                  .max_x = n_pairs / v->tile_columns + w.n_experts,
+                                  .max_y = groups(w.rows, v->tile_rows)};
+        commands_dispatch_indirect(c, variant_program(v, w.type), &args, accesses,
+                                   sizeof(accesses) / sizeof(accesses[0]), grid);
     }
 }

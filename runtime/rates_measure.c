@@ -23,7 +23,7 @@ struct measurement {
     struct upload upload;
     struct buffer values, staging, seen; /* on the device, page-locked on the host, results on the host */
     struct tensor x, gate, up, down;     /* for RATES_DEVICE_BATCH tokens */
-    struct tensor ids, first, pairs;     /* each token uses every expert of a group */
+    struct routing routing;              /* each token uses every expert of a group */
     struct tensor sums, seen_x;          /* what op_read gives; (1, n_embd) in `seen` */
     struct commands kernels, copies, trips[N_TRIPS + 1]; /* what runs on the device; and to and fro */
     struct commands *trip_list[N_TRIPS + 1];
@@ -102,9 +102,14 @@ static void record_experts(struct measurement *m, uint32_t first, uint32_t end, 
     struct tensor gate = tensor_rows(m->gate, n_pairs), up = tensor_rows(m->up, n_pairs);
     gate.cols = up.cols = m->n_ff;
     const struct tensor x = tensor_rows(m->x, n), down = tensor_rows(m->down, n_pairs);
-    const struct routing r = {.ids = tensor_rows(m->ids, n), .first = m->first, .pairs = m->pairs};
+    struct routing r = m->routing;
+    r.ids.rows = n;
     struct commands *c = &m->kernels;
     commands_begin(c, true);
+    if (n > 1)
+        op_group(c, r,
+                 (const struct expert_tensor[]){sample_tensor(s, 0, 0, m->n_ff), sample_tensor(s, 0, 1, m->n_ff),
+                                                sample_tensor(s, 0, 2, m->n_ff)});
     for (uint32_t i = 0; i < repeats; i++)
         for (uint32_t g = first; g < end; g++) {
             op_expert_linear(c, gate, sample_tensor(s, g, 0, m->n_ff), x, r);
@@ -298,9 +303,12 @@ static VkDeviceAddress lay_out(struct measurement *m, VkDeviceAddress base)
     const struct sample *s = &m->sample;
     const uint32_t n = RATES_DEVICE_BATCH, n_pairs = n * s->n_used;
     VkDeviceAddress at = base;
-    m->ids = f32(&at, n, s->n_used);
-    m->first = f32(&at, 1, s->n_used + 1);
-    m->pairs = f32(&at, 1, n_pairs);
+    m->routing = (struct routing){.ids = f32(&at, n, s->n_used),
+                                  .first = f32(&at, 1, s->n_used + 1),
+                                  .pairs = f32(&at, 1, n_pairs),
+                                  .tiles = f32(&at, 3 * op_max_tiles(n_pairs, s->n_used), 2),
+                                  .grids = f32(&at, 3, 4),
+                                  .grids_buffer = &m->values};
     m->x = f32(&at, n, s->n_embd);
     m->gate = f32(&at, n_pairs, s->n_ff);
     m->up = f32(&at, n_pairs, s->n_ff);
@@ -318,17 +326,10 @@ static bool upload_values(struct measurement *m, struct sc_error *e)
     uint8_t *bytes = calloc(1, (size_t)size_bytes);
     if (!bytes)
         return sc_fail_memory(e, "the measurement of this machine");
-    uint32_t *ids = (uint32_t *)(void *)(bytes + (m->ids.address - m->values.address));
-    uint32_t *first = (uint32_t *)(void *)(bytes + (m->first.address - m->values.address));
-    uint32_t *pairs = (uint32_t *)(void *)(bytes + (m->pairs.address - m->values.address));
+    uint32_t *ids = (uint32_t *)(void *)(bytes + (m->routing.ids.address - m->values.address));
     float *x = (float *)(void *)(bytes + (m->x.address - m->values.address));
-    for (uint32_t k = 0; k < s->n_used; k++) {
-        first[k + 1] = (k + 1) * n;
-        for (uint32_t t = 0; t < n; t++) {
-            ids[t * s->n_used + k] = k;
-            pairs[k * n + t] = t * s->n_used + k;
-        }
-    }
+    for (uint32_t i = 0; i < n * s->n_used; i++)
+        ids[i] = i % s->n_used;
     for (uint64_t i = 0; i < (uint64_t)n * s->n_embd; i++)
         x[i] = (float)(i % 17) / 8 - 1;
     memcpy(m->host_x, x, sizeof(float) * RATES_HOST_BATCH * s->n_embd);

@@ -49,6 +49,8 @@ static struct activations shapes(const struct config *c, uint32_t n_batch)
         a.routing.probs = f32(n_batch, n_used);
         a.routing.first = f32(1, c->n_experts + 1);
         a.routing.pairs = f32(1, n_batch * n_used);
+        a.routing.tiles = f32(3 * op_max_tiles(n_batch * n_used, c->n_experts), 2);
+        a.routing.grids = f32(3, 4);
     }
     return a;
 }
@@ -70,7 +72,9 @@ static uint32_t slab_tensors(struct activations *a, struct tensor **list)
                             &a->routing.ids,
                             &a->routing.probs,
                             &a->routing.first,
-                            &a->routing.pairs};
+                            &a->routing.pairs,
+                            &a->routing.tiles,
+                            &a->routing.grids};
     uint32_t n = 0;
     for (uint32_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i]->rows)
@@ -183,6 +187,8 @@ static bool init_activations(struct session_memory *s, const struct config *c, u
     const uint32_t n = slab_tensors(&s->a, list);
     for (uint32_t i = 0; i < n; i++)
         list[i]->address = slabs_address(&s->activation_slabs, places[i]);
+    if (c->n_experts)
+        s->a.routing.grids_buffer = slabs_buffer(&s->activation_slabs, s->a.routing.grids.address);
     return true;
 }
 

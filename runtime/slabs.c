@@ -56,3 +56,11 @@ VkDeviceAddress slabs_address(const struct slabs *s, struct place place)
 {
     return s->buffers[place.slab].address + place.offset;
 }
+
+const struct buffer *slabs_buffer(const struct slabs *s, VkDeviceAddress address)
+{
+    uint32_t i = 0;
+    while (address - s->buffers[i].address >= s->buffers[i].size_bytes)
+        i++;
+    return &s->buffers[i];
+}

@@ -30,4 +30,7 @@ void slabs_finish(struct slabs *s, struct gpu *gpu); /* accepts a zeroed struct 
 
 VkDeviceAddress slabs_address(const struct slabs *s, struct place place);
 
+/* The slab that holds this address, one of those given out; lives as long as the slabs. */
+const struct buffer *slabs_buffer(const struct slabs *s, VkDeviceAddress address);
+
 #endif

@@ -61,14 +61,15 @@ struct matvec_args {
 };
 
 /*
- * The same for many rows of x at once. Dense: i from 0 to n. Experts: workgroup z takes expert z, its pairs i are
- * pairs[first[z] .. first[z + 1]].
+ * The same for many rows of x at once, a tile of columns a workgroup x. Dense: i from 0 to n. Experts: the tile's
+ * expert e and first column f are tiles[x], and its i are pairs[f], pairs[f + 1], ... before pairs[first[e + 1]].
  */
 struct matmul_args {
     address w;
     address experts;
     address first; /* (n_experts + 1) u32 */
     address pairs; /* (n_pairs) u32 */
+    address tiles; /* (n_tiles, 2) u32 */
     address x;
     address y;
     u32 w_offset;
@@ -129,13 +130,28 @@ struct route_args {
     u32 n_used;
 };
 
-/* Sorts pairs by expert: first[e] counts the pairs of experts before e; pairs of one expert stay in order. */
+/*
+ * first[e] counts the pairs of experts before e. For each of an expert's three matrices: its pairs make tiles of
+ * tile_columns, and the grid is the size of an indirect dispatch, a workgroup for each tile by each of row_tiles.
+ */
+struct schedule_args {
+    address ids;   /* (n_pairs) u32 */
+    address first; /* (n_experts + 1) u32 */
+    address tiles; /* (3, max_tiles, 2) u32: expert, index into pairs; of gate, up, down */
+    address grids; /* (3, 4) u32: x, y, z of gate, up, down */
+    u32 n_pairs;
+    u32 n_experts;
+    u32 max_tiles;
+    u32 tile_columns[3];
+    u32 row_tiles[3];
+};
+
+/* Sorts pairs by expert; pairs of one expert stay in order. */
 struct group_args {
     address ids;   /* (n_pairs) u32 */
     address first; /* (n_experts + 1) u32 */
     address pairs; /* (n_pairs) u32 */
     u32 n_pairs;
-    u32 n_experts;
 };
 
 /* gate = silu(gate) * up, silu(x) = x / (1 + exp(-x)) */

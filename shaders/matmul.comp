@@ -1,7 +1,7 @@
 #version 450
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * y[i] = W x[i / x_div] (+ y[i]) for many i: quantized weights times fp32. Workgroup (row tile, column tile, expert): 128
+ * y[i] = W x[i / x_div] (+ y[i]) for many i: quantized weights times fp32. Workgroup (column tile, row tile): 128
  * threads make a tile of 64 rows by 32 of the i, 4 x 4 a thread, stepping through 2 parts of 16 weights of each row at a time
  * in shared memory: a thread expands one part, and fetches 2 quads of x in the parts' order (a sum does not care). Each
  * weight is read once per 32 i. Bound by shared memory: 2 quads read for 16 multiply-adds.
@@ -12,6 +12,7 @@
 
 layout(local_size_x = 128) in;
 layout(push_constant) uniform Args { matmul_args a; };
+#include "tile.glsl"
 
 const uint TILE_ROWS = 64, TILE_COLUMNS = 32, STEP = 32;
 
@@ -22,29 +23,16 @@ shared uint column_i[TILE_COLUMNS];          /* which i each column is */
 void main()
 {
     const uint tid = gl_LocalInvocationID.x;
-    uvec2 w = a.w;
-    uint first = 0, n = a.n;
-    const bool by_expert = !address_is_null(a.experts);
-    if (by_expert) {
-        w = Addresses(a.experts).at[gl_WorkGroupID.z];
-        if (address_is_null(w))
-            return;
-        w = address_add(w, a.w_offset);
-        first = Words(a.first).at[gl_WorkGroupID.z];
-        n = Words(a.first).at[gl_WorkGroupID.z + 1] - first;
-    }
-    const uint first_column = gl_WorkGroupID.y * TILE_COLUMNS;
-    if (first_column >= n)
+    const Tile tile = tile_of(TILE_COLUMNS);
+    if (address_is_null(tile.w))
         return;
-    if (tid < TILE_COLUMNS) {
-        const uint column = min(first_column + tid, n - 1);
-        column_i[tid] = by_expert ? Words(a.pairs).at[first + column] : column;
-    }
+    if (tid < TILE_COLUMNS)
+        column_i[tid] = tile_column(tile, tid);
     barrier();
 
     /* what this thread fetches: a part of a row, and quads of two columns */
     const uint w_row = tid % TILE_ROWS, w_part = tid / TILE_ROWS;
-    Row row = row_of(w, min(gl_WorkGroupID.x * TILE_ROWS + w_row, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(gl_WorkGroupID.y * TILE_ROWS + w_row, a.rows - 1), a.cols);
     const uint x_column = tid % TILE_COLUMNS, x_quad = tid / TILE_COLUMNS;
     Quads x = Quads(address_add(a.x, column_i[x_column] / a.x_div * a.cols * 4));
 
@@ -79,10 +67,10 @@ void main()
     FloatsOut y = FloatsOut(a.y);
     [[unroll]] for (uint c = 0; c < 4; c++) {
         const uint column = column4 * 4 + c;
-        if (first_column + column >= n)
+        if (column >= tile.n)
             break;
         [[unroll]] for (uint r = 0; r < 4; r++) {
-            const uint out_row = gl_WorkGroupID.x * TILE_ROWS + row4 * 4 + r;
+            const uint out_row = gl_WorkGroupID.y * TILE_ROWS + row4 * 4 + r;
             const uint at = column_i[column] * a.rows + out_row;
             if (out_row < a.rows)
                 y.at[at] = sum[c][r] + (a.accumulate != 0 ? y.at[at] : 0);

@@ -2,7 +2,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What matmul computes, for devices whose lanes are those of a processor's vectors: there a load is 8 loads, a load from
- * shared memory is worse, and a broadcast is one instruction. Workgroup (rows, columns, expert): a thread makes one row of
+ * shared memory is worse, and a broadcast is one instruction. Workgroup (columns, rows): a thread makes one row of
  * W times COLUMNS of the i. It expands 16 weights into registers; of x each lane of a subgroup loads one element, and
  * broadcasts give all of them to every lane; needs subgroups of 8 or more. Bound by the multiply-adds. Little is lost where
  * an expert has few rows.
@@ -14,6 +14,7 @@
 
 layout(local_size_x = 64) in;
 layout(push_constant) uniform Args { matmul_args a; };
+#include "tile.glsl"
 
 const uint COLUMNS = 8;
 
@@ -22,34 +23,22 @@ const uint COLUMNS = 8;
 
 void main()
 {
-    uvec2 w = a.w;
-    uint first = 0, n = a.n;
-    const bool by_expert = !address_is_null(a.experts);
-    if (by_expert) {
-        w = Addresses(a.experts).at[gl_WorkGroupID.z];
-        if (address_is_null(w))
-            return;
-        w = address_add(w, a.w_offset);
-        first = Words(a.first).at[gl_WorkGroupID.z];
-        n = Words(a.first).at[gl_WorkGroupID.z + 1] - first;
-    }
-    const uint first_column = gl_WorkGroupID.y * COLUMNS;
-    if (first_column >= n)
+    const Tile tile = tile_of(COLUMNS);
+    if (address_is_null(tile.w))
         return;
 
-    uint column_i[COLUMNS]; /* which i each column is; columns beyond the last one repeat it */
+    uint column_i[COLUMNS];
     Floats x[COLUMNS];
     float sums[COLUMNS];
     [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
-        const uint column = min(first_column + c, n - 1);
-        column_i[c] = by_expert ? Words(a.pairs).at[first + column] : column;
+        column_i[c] = tile_column(tile, c);
         x[c] = Floats(address_add(a.x, column_i[c] / a.x_div * a.cols * 4));
         sums[c] = 0;
     }
 
     /* rows beyond the last one repeat it: every lane has to take part in the broadcasts */
-    const uint out_row = gl_WorkGroupID.x * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
-    Row row = row_of(w, min(out_row, a.rows - 1), a.cols);
+    const uint out_row = gl_WorkGroupID.y * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
+    Row row = row_of(tile.w, min(out_row, a.rows - 1), a.cols);
     const uint in_quad = gl_SubgroupInvocationID % 4, next_quad = gl_SubgroupInvocationID / 4 % 2;
     for (uint p = 0; p < a.cols / 16; p++) {
         const mat4 ws = part(row, p);
@@ -65,7 +54,7 @@ void main()
         return;
     FloatsOut y = FloatsOut(a.y);
     [[unroll]] for (uint c = 0; c < COLUMNS; c++)
-        if (first_column + c < n) {
+        if (c < tile.n) {
             const uint at = column_i[c] * a.rows + out_row;
             y.at[at] = sums[c] + (a.accumulate != 0 ? y.at[at] : 0);
         }

@@ -73,7 +73,7 @@ uint32_t op_n_compiled(const struct op_device *d)
     uint32_t n = 0;
     for (uint32_t i = 0; i < N_KERNELS; i++)
         for (const struct pipeline *p = d->gpu->pipelines[i]; p; p = p->next)
-            n++;
+            n += strncmp(kernel_infos[i].name, "mat", 3) == 0;
     return n;
 }
 
@@ -121,6 +121,26 @@ struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, u
     if (d->used + GUARD_BYTES > MEMORY_BYTES)
         fail_msg("a case takes more than the test's memory");
     return t;
+}
+
+struct routing op_routing(struct op_device *d, uint32_t n, uint32_t n_used, uint32_t n_experts)
+{
+    const uint32_t n_pairs = n * n_used;
+    return (struct routing){.ids = op_tensor(d, SC_F32, n, n_used),
+                            .first = op_tensor(d, SC_F32, 1, n_experts + 1),
+                            .pairs = op_tensor(d, SC_F32, 1, n_pairs),
+                            .tiles = op_tensor(d, SC_F32, 3 * op_max_tiles(n_pairs, n_experts), 2),
+                            .grids = op_tensor(d, SC_F32, 3, 4),
+                            .grids_buffer = &d->memory};
+}
+
+void op_group_all(struct op_device *d, struct routing r, struct expert_tensor w)
+{
+    op_group(&d->commands, r, (const struct expert_tensor[]){w, w, w});
+    op_writes(d, r.first);
+    op_writes(d, r.pairs);
+    op_writes(d, r.tiles);
+    op_writes(d, r.grids);
 }
 
 struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float sigma)

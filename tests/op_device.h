@@ -40,7 +40,8 @@ const struct variant *op_use_variant(struct op_device *d, enum family family, ui
  */
 bool op_takes_case(const struct op_device *d, enum family family, uint32_t variant, enum sc_type type, size_t number);
 
-/* How many kernels are compiled; and that one more is since there were n: the variant's for this type. */
+/* How many kernels of products with a matrix are compiled; and that one more is since there were n: the variant's for
+ * this type. */
 uint32_t op_n_compiled(const struct op_device *d);
 void op_check_compiled(const struct op_device *d, uint32_t n, const struct variant *v, const struct sc_type_info *type);
 
@@ -52,6 +53,12 @@ struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, u
 
 /* The same, with normally distributed values (f32 only). */
 struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float sigma);
+
+/* The routing of n tokens: their ids are to be filled in. */
+struct routing op_routing(struct op_device *d, uint32_t n, uint32_t n_used, uint32_t n_experts);
+
+/* op_group for matrices that are all alike, and what it may write. */
+void op_group_all(struct op_device *d, struct routing r, struct expert_tensor w);
 
 /* What the device sees at this address, and what was there before the last op_run. */
 void *op_host(const struct op_device *d, VkDeviceAddress address);

@@ -12,6 +12,7 @@
 #include "op_cases.h"
 #include "op_device.h"
 #include "op_reference.h"
+#include "variants.h"
 
 /*
  * Equal, not near: a block's value takes at most one rounding, whichever way it is computed. The products of a scale of
@@ -283,29 +284,42 @@ static void test_group(void **state)
 {
     struct op_device *d = *state;
     struct op_judge judge = {0};
-    for (size_t i = 0; i < op_n_expert_cases; i++) {
-        const struct expert_case c = op_expert_cases[i];
+    const struct expert_case long_prompt = {.n_experts = 256, .n_used = 8, .n = 4096, .rows = 1};
+    for (size_t i = 0; i <= op_n_expert_cases; i++) {
+        const struct expert_case c = i < op_n_expert_cases ? op_expert_cases[i] : long_prompt;
         const uint32_t n_pairs = c.n * c.n_used;
         op_case(&judge, d, i, "%u pairs, %u experts", n_pairs, c.n_experts);
-        struct routing r = {.ids = op_tensor(d, SC_F32, c.n, c.n_used),
-                            .first = op_tensor(d, SC_F32, 1, c.n_experts + 1),
-                            .pairs = op_tensor(d, SC_F32, 1, n_pairs)};
+        struct routing r = op_routing(d, c.n, c.n_used, c.n_experts);
         for (uint32_t p = 0; p < n_pairs; p++) /* every third expert has no pair, unless it is the only one */
             do
                 op_words(d, r.ids)[p] = (uint32_t)(random_u64(&d->seed) % c.n_experts);
             while (c.n_experts > 1 && op_words(d, r.ids)[p] % 3 == i % 3);
-        op_group(&d->commands, r, c.n_experts);
-        op_writes(d, r.first);
-        op_writes(d, r.pairs);
+        const struct variant *v = variant_of(d->gpu, FAMILY_MATMUL, SC_F32, c.rows, c.cols);
+        op_group_all(d, r,
+                     (struct expert_tensor){.n_experts = c.n_experts, .type = SC_F32, .rows = c.rows, .cols = c.cols});
         op_judge_run(&judge, d);
-        uint32_t n = 0;
+        uint32_t n = 0, n_tiles = 0;
         for (uint32_t e = 0; e < c.n_experts; e++) {
+            const uint32_t first = n;
             op_judge_word(&judge, 0, e, op_words(d, r.first)[e], n);
             for (uint32_t p = 0; p < n_pairs; p++)
                 if (op_words(d, r.ids)[p] == e) {
                     op_judge_word(&judge, 1, n, op_words(d, r.pairs)[n], p);
                     n++;
                 }
+            for (uint32_t at = first; at < n; at += v->tile_columns, n_tiles++) {
+                for (uint32_t m = 0; m < 3; m++) {
+                    const uint32_t *tile = op_words(d, r.tiles) + m * r.tiles.rows / 3 * 2 + 2 * n_tiles;
+                    op_judge_word(&judge, 2 + m, n_tiles, tile[0], e);
+                    op_judge_word(&judge, 2 + m, n_tiles, tile[1], at);
+                }
+            }
+        }
+        for (uint32_t m = 0; m < 3; m++) {
+            const uint32_t *grid = op_words(d, r.grids) + 4 * m;
+            op_judge_word(&judge, 5, 4 * m, grid[0], n_tiles);
+            op_judge_word(&judge, 5, 4 * m + 1, grid[1], (c.rows + v->tile_rows - 1) / v->tile_rows);
+            op_judge_word(&judge, 5, 4 * m + 2, grid[2], 1);
         }
         op_judge_word(&judge, 0, c.n_experts, op_words(d, r.first)[c.n_experts], n_pairs);
     }

@@ -107,6 +107,8 @@ static const struct {
     const char *name;
     struct {
         uint32_t rows, cols;
+        uint32_t
+            only; /* of two dispatches with a barrier between: 1, 2: touched by this one; 0: by both or the only one */
     } touched[MAX_TOUCHED];
 } operations[N_OPERATIONS] = {
     [EMBED] = {"embed", {{TOKENS, WIDE}, {TOKENS, 1}}},
@@ -117,24 +119,28 @@ static const struct {
     [ROPE_STORE] = {"rope_store",
                     {{TOKENS, 2 * DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {1, 4}, {9, DIM}, {9, DIM}}},
     [ATTENTION] = {"attention", {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}}},
-    [ATTENTION_SPLIT] = {"attention, split",
-                         {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}, {12, DIM + 2}}},
+    [ATTENTION_SPLIT] =
+        {"attention, split",
+         {{TOKENS, 2 * DIM, 2}, {TOKENS, 2 * DIM, 1}, {9, DIM, 1}, {9, DIM, 1}, {1, 4, 1}, {12, DIM + 2}}},
     [ROUTE] = {"route", {{TOKENS, USED}, {TOKENS, USED}, {TOKENS, EXPERTS}, {TOKENS, USED}}},
-    [GROUP] = {"group", {{TOKENS, USED}, {1, EXPERTS + 1}, {1, TOKENS *USED}}},
+    [GROUP] = {"group", {{TOKENS, USED}, {1, EXPERTS + 1}, {1, TOKENS *USED, 2}, {3 * EXPERTS, 2, 1}, {3, 4, 1}}},
     [EXPERTS_OF_ONE] = {"expert_linear, one token", {{USED, 5}, {1, WIDE}, {1, USED}}},
-    [EXPERTS_OF_MANY] = {"expert_linear, many tokens",
-                         {{TOKENS * USED, 5}, {TOKENS, WIDE}, {1, EXPERTS + 1}, {1, TOKENS *USED}}},
+    [EXPERTS_OF_MANY] =
+        {"expert_linear, many tokens",
+         {{TOKENS * USED, 5}, {TOKENS, WIDE}, {1, EXPERTS + 1}, {1, TOKENS *USED}, {3 * EXPERTS, 2}, {3, 4}}},
     [SILU_MUL] = {"silu_mul", {{TOKENS, WIDE}, {TOKENS, WIDE}}},
     [COMBINE] = {"combine", {{TOKENS, WIDE}, {TOKENS * USED, WIDE}, {TOKENS, USED}}},
 };
 
 /* Records it on t, its touched tensors in the table's order. Nothing of this runs. */
-static void record_operation(struct commands *c, enum operation operation, const struct tensor *t, struct tensor w)
+static void record_operation(struct op_device *d, enum operation operation, const struct tensor *t, struct tensor w)
 {
+    struct commands *c = &d->commands;
     const struct heads h = {.n = 2, .n_kv = 1, .dim = DIM, .n_rot = DIM};
     const struct kv_cache kv = {.k = t[2], .v = t[3]};
     struct expert_tensor experts = {.slots = w.address, .n_experts = EXPERTS, .type = SC_F32, .rows = 5, .cols = WIDE};
     struct routing r = {.ids = t[0], .probs = t[1], .host_ids = t[3].address, .first = t[1], .pairs = t[2]};
+    r.tiles = t[3], r.grids = t[4], r.grids_buffer = &d->memory;
     switch (operation) {
     case EMBED: op_embed(c, t[0], w, t[1]); break;
     case RMS_NORM: op_rms_norm(c, t[0], t[1], w, 1e-5f); break;
@@ -145,10 +151,11 @@ static void record_operation(struct commands *c, enum operation operation, const
     case ATTENTION: op_attention(c, t[0], t[1], kv, (struct tensor){0}, 1, t[4], h); break;
     case ATTENTION_SPLIT: op_attention(c, t[0], t[1], kv, t[5], 2, t[4], h); break;
     case ROUTE: op_route(c, r, t[2]); break;
-    case GROUP: op_group(c, r, EXPERTS); break;
+    case GROUP: op_group(c, r, (const struct expert_tensor[]){experts, experts, experts}); break;
     case EXPERTS_OF_ONE: op_expert_linear(c, t[0], experts, t[1], (struct routing){.ids = t[2]}); break;
     case EXPERTS_OF_MANY:
         r = (struct routing){.ids = {.rows = TOKENS, .cols = USED}, .first = t[2], .pairs = t[3]};
+        r.tiles = t[4], r.grids = t[5], r.grids_buffer = &d->memory;
         op_expert_linear(c, t[0], experts, t[1], r);
         break;
     case SILU_MUL: op_silu_mul(c, t[0], t[1]); break;
@@ -167,10 +174,9 @@ static void test_touched(void **state)
         struct tensor t[MAX_TOUCHED] = {{0}};
         if (operations[operation].touched[victim].rows == 0)
             continue;
-        /* the merge of splits has a barrier before it: only it writes y, and only what is before it reads the rest */
-        const bool split = operation == ATTENTION_SPLIT, late = split && victim == 0,
-                   early = split && victim > 0 && victim < 5;
-        const uint32_t own = split ? 1 : 0;
+        const bool late = operations[operation].touched[victim].only == 2,
+                   early = operations[operation].touched[victim].only == 1;
+        const uint32_t own = operation == ATTENTION_SPLIT || operation == GROUP ? 1 : 0;
         for (int after = 0; after < 2; after++) {
             op_begin(d, 1);
             for (int k = 0; k < MAX_TOUCHED && operations[operation].touched[k].rows; k++)
@@ -182,7 +188,7 @@ static void test_touched(void **state)
             struct commands *c = &d->commands;
             if (!after)
                 commands_copy(c, &d->memory, other.address - d->memory.address, &d->memory, to, 4);
-            record_operation(c, operation, t, w);
+            record_operation(d, operation, t, w);
             const uint32_t before = c->n_barriers;
             if (after)
                 commands_copy(c, &d->memory, other.address - d->memory.address, &d->memory, to, 4);
@@ -259,10 +265,8 @@ static struct chain record_chain(struct op_device *d)
     const size_t first = d->used;
     c.h = op_tensor(d, SC_F32, N * USED, WIDTH);
     c.logits = op_tensor(d, SC_F32, N, N_EXPERTS);
-    c.r = (struct routing){.ids = op_tensor(d, SC_F32, N, USED),
-                           .probs = op_tensor(d, SC_F32, N, USED),
-                           .first = op_tensor(d, SC_F32, 1, N_EXPERTS + 1),
-                           .pairs = op_tensor(d, SC_F32, 1, N * USED)};
+    c.r = op_routing(d, N, USED, N_EXPERTS);
+    c.r.probs = op_tensor(d, SC_F32, N, USED);
     c.kept = (struct tensor){.address = d->memory.address + first, .rows = 1, .cols = (uint32_t)(d->used - first) / 4};
 
     const struct tensor a = tensor_rows(c.h, N);
@@ -272,7 +276,7 @@ static struct chain record_chain(struct op_device *d)
     op_linear(&d->commands, b, c.w, a);
     op_linear(&d->commands, c.logits, router, a);
     op_route(&d->commands, c.r, c.logits);
-    op_group(&d->commands, c.r, N_EXPERTS);
+    op_group_all(d, c.r, (struct expert_tensor){.n_experts = N_EXPERTS, .rows = WIDTH});
     op_silu_mul(&d->commands, b, a);
     op_combine(&d->commands, c.x, c.h, c.r);
     return c;

@@ -36,18 +36,6 @@ static void choose_experts(struct op_device *d, uint32_t *ids, struct expert_cas
         ids[0] = 1;
 }
 
-static void group_by_expert(const uint32_t *ids, uint32_t *first, uint32_t *pairs, uint32_t n_pairs, uint32_t n_experts)
-{
-    uint32_t n = 0;
-    for (uint32_t e = 0; e < n_experts; e++) {
-        first[e] = n;
-        for (uint32_t i = 0; i < n_pairs; i++)
-            if (ids[i] == e)
-                pairs[n++] = i;
-    }
-    first[n_experts] = n;
-}
-
 static bool is_missing(struct expert_case c, uint32_t expert)
 {
     return c.missing_every && expert % c.missing_every == c.missing_every - 1;
@@ -62,12 +50,9 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     struct tensor table = op_tensor(d, SC_F32, c.n_experts, 2),
                   x = op_random(d, c.x_per_pair ? n_pairs : c.n, c.cols, 1);
     struct tensor y = op_tensor(d, SC_F32, n_pairs, c.rows);
-    struct routing r = {.ids = op_tensor(d, SC_F32, c.n, c.n_used),
-                        .first = op_tensor(d, SC_F32, 1, c.n_experts + 1),
-                        .pairs = op_tensor(d, SC_F32, 1, n_pairs)};
+    struct routing r = op_routing(d, c.n, c.n_used, c.n_experts);
     uint32_t *ids = op_words(d, r.ids);
     choose_experts(d, ids, c);
-    group_by_expert(ids, op_words(d, r.first), op_words(d, r.pairs), n_pairs, c.n_experts);
 
     VkDeviceAddress *slots = op_host(d, table.address);
     struct tensor w[MAX_EXPERTS];
@@ -82,6 +67,8 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
                                           .type = info->type,
                                           .rows = c.rows,
                                           .cols = c.cols};
+    if (c.n > 1)
+        op_group_all(d, r, experts);
     op_expert_linear(&d->commands, y, experts, x, r);
     for (uint32_t i = 0; i < n_pairs; i++)
         if (!is_missing(c, ids[i]))
