@@ -33,7 +33,7 @@ static bool has_avx512(void)
 
 static bool has_avx512_vnni(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2");
 }
 #endif
 
@@ -80,7 +80,6 @@ uint32_t cpu_kernels_depth(const struct cpu_kernels *k, uint32_t n)
 
 uint32_t cpu_fixed_depth(const struct cpu_kernels *k, uint32_t n)
 {
-    /* in a block: the offset, its sum, four sums, a conversion; then a chain of blocks, the lanes' sums, and the rest
-     */
-    return 7 + n / 256 + 4 + cpu_kernels_depth(k, n % 256);
+    /* in a block: the offset, its sum, two sums, a conversion; then a chain of blocks, the lanes' sums, and the rest */
+    return 5 + n / 256 + 4 + cpu_kernels_depth(k, n % 256);
 }

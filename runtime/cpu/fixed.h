@@ -3,9 +3,10 @@
  * Kernels in fixed point for AVX-512 with VNNI, included by cpu_kernels.c: whole numbers within 256 weights, floats
  * from there on. cpu_kernels.h says what the activations look like and what they are good for.
  *
- * A register holds 64 weights as bytes, in four groups of 16 that have a scale each. An instruction multiplies them
- * with 64 activations and leaves the sums of four: 16 sums, whose scales a permutation brings from the block's vector
- * of scales. Which group comes when follows from the format, so the activations are put into that order once a call.
+ * A register holds 64 weights as bytes. An instruction multiplies them with 64 activations and leaves the sums of four:
+ * 16 sums. Two registers are so ordered that these have the same scales, which a permutation brings from the block's
+ * vector of scales: conversions, scales and shifts are half as many as by one register. Which weights come when follows
+ * from the format, so the activations are put into that order once a call.
  */
 #ifndef SCORIA_FIXED_H
 #define SCORIA_FIXED_H
@@ -14,23 +15,21 @@
 
 #include "fixed_unpack.h"
 
-/* type, bytes of 256 weights, order of the groups, run, lane of a group's scale and of its offset, what q stands for 0
- */
+/* type, bytes of 256 weights, order of the weights, lane of a group's scale and of its offset, what q stands for 0 */
 #define FIXED_LAYOUTS(X) \
-    X(Q4_0, q4_0, 144, order_nibbles, 2, lane_32, 0, 8) \
-    X(Q8_0, q8_0, 272, order_plain, 1, lane_32, 0, 128) \
-    X(Q2_K, q2_k, 84, order_pairs, 1, lane_16, 0, 0) \
-    X(Q3_K, q3_k, 110, order_pairs, 1, lane_16, 0, 4) \
-    X(Q4_K, q4_k, 144, order_halves, 1, lane_q4_k, 4, 0) \
-    X(Q5_K, q5_k, 176, order_halves, 1, lane_q4_k, 4, 0) \
-    X(Q6_K, q6_k, 210, order_plain, 1, lane_16, 0, 32) \
-    X(IQ4_NL, iq4_nl, 144, order_nibbles, 2, lane_32, 0, 128) \
-    X(IQ4_XS, iq4_xs, 136, order_nibbles, 2, lane_32, 0, 128)
+    X(Q4_0, q4_0, 144, order_blocks, lane_32, 0, 8) \
+    X(Q8_0, q8_0, 272, order_blocks, lane_32, 0, 128) \
+    X(Q2_K, q2_k, 84, order_pairs, lane_16, 0, 0) \
+    X(Q3_K, q3_k, 110, order_pairs, lane_16, 0, 4) \
+    X(Q4_K, q4_k, 144, order_chunks, lane_q4_k, 4, 0) \
+    X(Q5_K, q5_k, 176, order_chunks, lane_q4_k, 4, 0) \
+    X(Q6_K, q6_k, 210, order_halves, lane_16, 0, 32) \
+    X(IQ4_NL, iq4_nl, 144, order_blocks, lane_32, 0, 128) \
+    X(IQ4_XS, iq4_xs, 136, order_blocks, lane_32, 0, 128)
 
 struct fixed_layout {
     unsigned bytes;
-    const uint8_t *order;             /* (16): which group the registers' n-th 16 weights are */
-    unsigned run;                     /* so many registers, one after the other, share their scales */
+    const uint8_t *order;             /* (32): which 8 weights are the registers' n-th 8 */
     unsigned (*lane)(unsigned group); /* of its scale */
     unsigned offset_lane;             /* of its offset, counted from there */
     unsigned center;                  /* the q of weight 0; 0: the offsets are minimums of their own */
@@ -38,12 +37,13 @@ struct fixed_layout {
     void (*quants)(const uint8_t *b, VB q[4]);
 };
 
-INLINE void lanes_of(struct fixed_layout f, __m512i lanes[4])
+/* Of the scales of the first two registers and of the others. */
+INLINE void lanes_of(struct fixed_layout f, __m512i lanes[2])
 {
-    for (unsigned j = 0; j < 4; j++) {
+    for (unsigned j = 0; j < 2; j++) {
         uint32_t l[16];
         for (unsigned i = 0; i < 16; i++)
-            l[i] = f.lane(f.order[4 * j + i / 4]);
+            l[i] = f.lane(f.order[16 * j + i / 2] / 2);
         lanes[j] = _mm512_loadu_si512(l);
     }
 }
@@ -62,14 +62,17 @@ INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fix
         return;
     }
     float inverse = most >= 0x1p-100f ? CPU_FIXED_MOST / most : 0; /* never infinite */
-    int32_t sums[16] = {0};
-    for (unsigned p = 0; p < 16; p++) {
-        unsigned group = f.order[p];
-        __m512i v = _mm512_cvtps_epi32(vector_load(x + 16 * group) * inverse);
-        sums[f.lane(group) + f.offset_lane] += _mm512_reduce_add_epi32(v);
+    int32_t v[256], sums[16] = {0};
+    for (unsigned g = 0; g < 16; g++) {
+        __m512i rounded = _mm512_cvtps_epi32(vector_load(x + 16 * g) * inverse);
+        _mm512_storeu_si512(v + 16 * g, rounded);
+        sums[f.lane(g) + f.offset_lane] += _mm512_reduce_add_epi32(rounded);
+    }
+    for (unsigned p = 0; p < 32; p++) {
+        __m256i rest = _mm256_loadu_si256((const void *)(v + 8 * f.order[p]));
         for (unsigned d = 2; d < 3; d--) {
-            _mm_store_si128((void *)(out->digits[d] + 16 * p), _mm512_cvtepi32_epi8(v));
-            v = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8); /* the digits are signed */
+            _mm_storel_epi64((void *)(out->digits[d] + 8 * p), _mm256_cvtepi32_epi8(rest));
+            rest = _mm256_srai_epi32(_mm256_add_epi32(rest, _mm256_set1_epi32(128)), 8); /* the digits are signed */
         }
     }
     VF offset = vector_set(f.center ? -(float)f.center : -1);
@@ -80,25 +83,25 @@ INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fix
 enum { FIXED_ROWS = 4, FIXED_AHEAD = 2048 /* bytes that are asked for ahead, in each row */ };
 
 /* sums[r] += what the q of row r, with their scales, make of a block of x. */
-INLINE void add_block(struct fixed_layout f, VB q[FIXED_ROWS][4], const struct fixed_scales s[FIXED_ROWS],
-                      const __m512i lanes[4], const struct cpu_fixed *x, VF sums[FIXED_ROWS])
+INLINE void add_block(VB q[FIXED_ROWS][4], const struct fixed_scales s[FIXED_ROWS], const __m512i lanes[2],
+                      const struct cpu_fixed *x, VF sums[FIXED_ROWS])
 {
     VF part[FIXED_ROWS];
     UNROLL
     for (unsigned r = 0; r < FIXED_ROWS; r++)
         part[r] = s[r].offset * _mm512_load_ps(x->offsets);
     UNROLL
-    for (unsigned j = 0; j < 4; j += f.run) {
+    for (unsigned j = 0; j < 2; j++) {
         __m512i products[FIXED_ROWS] = {{0}};
         UNROLL
         for (unsigned d = 0; d < 3; d++) {
             UNROLL
-            for (unsigned i = j; i < j + f.run; i++) {
+            for (unsigned i = 2 * j; i < 2 * j + 2; i++) {
                 VB digits = _mm512_load_si512(x->digits[d] + 64 * i);
                 __asm__("" : "+v"(digits)); /* loaded once for all rows: loads are what the kernel is short of */
                 UNROLL
                 for (unsigned r = 0; r < FIXED_ROWS; r++) {
-                    if (d > 0 && i == j)
+                    if (d > 0 && i == 2 * j)
                         products[r] = _mm512_slli_epi32(products[r], 8);
                     products[r] = _mm512_dpbusd_epi32(products[r], q[r][i], digits);
                 }
@@ -122,7 +125,7 @@ INLINE void add_block(struct fixed_layout f, VB q[FIXED_ROWS][4], const struct f
 INLINE void multiply_fixed(struct fixed_layout f, const uint8_t *w, size_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                            const struct cpu_fixed *x, uint32_t n_tokens, float *y)
 {
-    __m512i lanes[4];
+    __m512i lanes[2];
     lanes_of(f, lanes);
     uint32_t stream = (n_rows + FIXED_ROWS - 1) / FIXED_ROWS;
     for (uint32_t row = 0; row < stream; row++) {
@@ -149,7 +152,7 @@ INLINE void multiply_fixed(struct fixed_layout f, const uint8_t *w, size_t row_b
                 rows[r] += f.bytes;
             }
             for (uint32_t t = 0; t < n_tokens; t++)
-                add_block(f, q, s, lanes, &x[k * n_tokens + t], sums[t]);
+                add_block(q, s, lanes, &x[k * n_tokens + t], sums[t]);
         }
         for (uint32_t t = 0; t < n_tokens; t++) {
             float totals[FIXED_ROWS];
@@ -160,9 +163,9 @@ INLINE void multiply_fixed(struct fixed_layout f, const uint8_t *w, size_t row_b
     }
 }
 
-#define FIXED_KERNELS(TYPE, type, bytes, order, run, lane, offset_lane, center) \
+#define FIXED_KERNELS(TYPE, type, bytes, order, lane, offset_lane, center) \
     static const struct fixed_layout fixed_##type = { \
-        bytes, order, run, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
+        bytes, order, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
     static void quantize_##type(const float *x, uint32_t n_cols, uint32_t n_tokens, struct cpu_fixed *out) \
     { \
         for (uint32_t k = 0; k < n_cols / 256; k++) \

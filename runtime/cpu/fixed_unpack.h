@@ -4,7 +4,8 @@
  * weights, which are a block or eight of them:
  *
  *   T_fixed_scales(b, s)  the scales and offsets of the groups of 16 weights
- *   T_quants(b, q)        all q, as unsigned bytes, in any order of the groups
+ *   T_quants(b, q)        all q, as unsigned bytes, so ordered that the groups of q[0] and q[1] have the same scales in
+ *                         the same lanes, and those of q[2] and q[3]
  *
  * A weight is scale * q - offset, or scale * (q - center); then offset is scale.
  */
@@ -15,11 +16,15 @@ struct fixed_scales {
     VF scale, offset; /* exact; a format's row of FIXED_LAYOUTS says which lane is whose */
 };
 
-/* The n-th 16 weights in the registers are group order[n]. */
-static const uint8_t order_plain[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-static const uint8_t order_nibbles[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
-static const uint8_t order_halves[16] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15};
-static const uint8_t order_pairs[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
+/* The n-th 8 weights in the registers are the weights from 8 * order[n] on. */
+static const uint8_t order_blocks[32] = {0,  1,  4,  5,  8,  9,  12, 13, 2,  3,  6,  7,  10, 11, 14, 15,
+                                         16, 17, 20, 21, 24, 25, 28, 29, 18, 19, 22, 23, 26, 27, 30, 31};
+static const uint8_t order_chunks[32] = {0, 1, 8,  9,  16, 17, 24, 25, 2, 3, 10, 11, 18, 19, 26, 27,
+                                         4, 5, 12, 13, 20, 21, 28, 29, 6, 7, 14, 15, 22, 23, 30, 31};
+static const uint8_t order_pairs[32] = {0, 4,  2,  6,  16, 20, 18, 22, 1, 5,  3,  7,  17, 21, 19, 23,
+                                        8, 12, 10, 14, 24, 28, 26, 30, 9, 13, 11, 15, 25, 29, 27, 31};
+static const uint8_t order_halves[32] = {0, 16, 2,  18, 4,  20, 6,  22, 1, 17, 3,  19, 5,  21, 7,  23,
+                                         8, 24, 10, 26, 12, 28, 14, 30, 9, 25, 11, 27, 13, 29, 15, 31};
 
 INLINE unsigned lane_16(unsigned group)
 {
@@ -77,12 +82,22 @@ INLINE void q2_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
     s->offset = broadcast_half(b + 82) * to_float(v >> 4);
 }
 
+/* Of each 16 bytes of both the first 8, and the others. */
+INLINE void interleaved(VB a, VB b, VB out[2])
+{
+    out[0] = _mm512_unpacklo_epi64(a, b);
+    out[1] = _mm512_unpackhi_epi64(a, b);
+}
+
 INLINE void q2_k_quants(const uint8_t *b, VB q[4])
 {
-    VB v = load_64(b + 16);
+    VB v = load_64(b + 16), p[2];
+    interleaved(v, _mm512_srli_epi16(v, 2), p);
     UNROLL
-    for (int j = 0; j < 4; j++)
-        q[j] = masked(_mm512_srli_epi16(v, 2 * j), 3);
+    for (int j = 0; j < 2; j++) {
+        q[j] = masked(p[j], 3);
+        q[j + 2] = masked(_mm512_srli_epi16(p[j], 4), 3);
+    }
 }
 
 INLINE void q3_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
@@ -96,12 +111,15 @@ INLINE void q3_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 
 INLINE void q3_k_quants(const uint8_t *b, VB q[4])
 {
-    VB v = load_64(b + 32), h = load_32_twice(b);
+    VB v = load_64(b + 32), h = load_32_twice(b), p[2], ph[2];
+    interleaved(v, _mm512_srli_epi16(v, 2), p);
+    interleaved(h, h, ph);
     UNROLL
-    for (int j = 0; j < 4; j++) {
-        long long low = (66 - j) % 64, high = 62 - j; /* bits j and j + 4 to bit 2 */
-        VB bit = _mm512_rolv_epi64(h, _mm512_setr_epi64(low, low, low, low, high, high, high, high));
-        q[j] = joined(_mm512_srli_epi16(v, 2 * j), 3, bit, 4);
+    for (int j = 0; j < 2; j++) { /* bits 0 or 1, in the second half 4 or 5, to bit 2; then 2 or 3, 6 or 7 */
+        VB first = _mm512_rolv_epi64(ph[j], _mm512_setr_epi64(2, 1, 2, 1, 62, 61, 62, 61));
+        VB second = _mm512_rolv_epi64(ph[j], _mm512_setr_epi64(0, 63, 0, 63, 60, 59, 60, 59));
+        q[j] = joined(p[j], 3, first, 4);
+        q[j + 2] = joined(_mm512_srli_epi16(p[j], 4), 3, second, 4);
     }
 }
 
@@ -114,31 +132,39 @@ INLINE void q4_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
     set_scales(s, load_half_pairs(b, 0) * to_float(bytes_of(first, second, 0)));
 }
 
-INLINE void nibbles(VB v, VB q[2])
+INLINE void nibbles(VB v, VB *low, VB *high)
 {
-    q[0] = masked(v, 15);
-    q[1] = masked(_mm512_srli_epi16(v, 4), 15);
+    *low = masked(v, 15);
+    *high = masked(_mm512_srli_epi16(v, 4), 15);
+}
+
+/* (4, 32) bytes: of each 32 the first 16, and the others. */
+INLINE void load_chunks(const uint8_t *p, VB v[2])
+{
+    VB a = load_64(p), b = load_64(p + 64);
+    v[0] = _mm512_shuffle_i64x2(a, b, 0x88);
+    v[1] = _mm512_shuffle_i64x2(a, b, 0xdd);
 }
 
 INLINE void q4_k_quants(const uint8_t *b, VB q[4])
 {
-    nibbles(load_64(b + 16), q);
-    nibbles(load_64(b + 80), q + 2);
+    VB v[2];
+    load_chunks(b + 16, v);
+    nibbles(v[0], &q[0], &q[2]);
+    nibbles(v[1], &q[1], &q[3]);
 }
 
 INLINE void q5_k_quants(const uint8_t *b, VB q[4])
 {
-    VB h = load_32_twice(b + 16);
+    VB v[2];
+    load_chunks(b + 48, v);
     UNROLL
-    for (int i = 0; i < 2; i++) {
-        VB v = load_64(b + 48 + 64 * i);
-        UNROLL
-        for (int k = 0; k < 2; k++) {
-            long long low = (68 - 4 * i - k) % 64,
-                      high = (66 - 4 * i - k) % 64; /* bits 4i + k and 4i + k + 2 to bit 4 */
-            VB bit = _mm512_rolv_epi64(h, _mm512_setr_epi64(low, low, low, low, high, high, high, high));
-            q[2 * i + k] = joined(k ? _mm512_srli_epi16(v, 4) : v, 15, bit, 16);
-        }
+    for (int j = 0; j < 2; j++) { /* bits 0, 2, 4, 6 to bit 4; then 1, 3, 5, 7 */
+        VB h = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)(b + 16 + 16 * j)));
+        VB even = _mm512_rolv_epi64(h, _mm512_setr_epi64(4, 4, 2, 2, 0, 0, 62, 62));
+        VB odd = _mm512_rolv_epi64(h, _mm512_setr_epi64(3, 3, 1, 1, 63, 63, 61, 61));
+        q[j] = joined(v[j], 15, even, 16);
+        q[j + 2] = joined(_mm512_srli_epi16(v[j], 4), 15, odd, 16);
     }
 }
 
@@ -149,12 +175,14 @@ INLINE void q6_k_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 
 INLINE void q6_k_quants(const uint8_t *b, VB q[4])
 {
+    VB v[2], h[2];
+    interleaved(load_64(b), load_64(b + 64), v);
+    interleaved(load_32_twice(b + 128), load_32_twice(b + 160), h);
     UNROLL
-    for (int i = 0; i < 2; i++) {
-        VB v = load_64(b + 64 * i), h = load_32_twice(b + 128 + 32 * i);
-        q[2 * i] = joined(v, 15, _mm512_rolv_epi64(h, _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2)), 48);
-        q[2 * i + 1] = joined(_mm512_srli_epi16(v, 4), 15,
-                              _mm512_rolv_epi64(h, _mm512_setr_epi64(0, 0, 0, 0, 62, 62, 62, 62)), 48);
+    for (int j = 0; j < 2; j++) {
+        q[j] = joined(v[j], 15, _mm512_rolv_epi64(h[j], _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2)), 48);
+        q[j + 2] = joined(_mm512_srli_epi16(v[j], 4), 15,
+                          _mm512_rolv_epi64(h[j], _mm512_setr_epi64(0, 0, 0, 0, 62, 62, 62, 62)), 48);
     }
 }
 
@@ -167,32 +195,27 @@ INLINE void iq4_values(VB q[4])
         q[j] = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), q[j]);
 }
 
+/* Lanes from 8 on are 0. */
 INLINE void iq4_xs_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
-    VI k = vector_iota(), zero = k * 0;
-    VI scale = merge_bits((zero + load_u32(b + 4)) >> 4 * k, (zero + ((uint32_t)load_u16(b + 2) << 4)) >> 2 * k, 15);
-    set_scales(s, broadcast_half(b) * (to_float(scale & 63) - 32)); /* lanes from 8 on are not used */
+    uint64_t v = _pdep_u64(load_u32(b + 4), 0x0f0f0f0f0f0f0f0f) | _pdep_u64(load_u16(b + 2), 0x3030303030303030);
+    v = (v + 0x6060606060606060) ^ 0x8080808080808080; /* minus 32, as signed bytes */
+    __m256 scale = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((long long)v)));
+    set_scales(s, _mm512_zextps256_ps512(scale * _mm256_set1_ps(half(b))));
 }
 
 INLINE void iq4_xs_quants(const uint8_t *b, VB q[4])
 {
-    nibbles(load_64(b + 8), q);
-    nibbles(load_64(b + 72), q + 2);
+    nibbles(load_64(b + 8), &q[0], &q[1]);
+    nibbles(load_64(b + 72), &q[2], &q[3]);
     iq4_values(q);
 }
 
-/* 32 words of 64 bytes that lie in two loads, the second from byte `second` on. */
-#define WORD(byte, second) ((byte) < 64 ? (byte) / 2 : 32 + ((byte) - (second)) / 2)
-#define WORDS_8(byte, second) \
-    WORD(byte, second), WORD((byte) + 2, second), WORD((byte) + 4, second), WORD((byte) + 6, second), \
-        WORD((byte) + 8, second), WORD((byte) + 10, second), WORD((byte) + 12, second), WORD((byte) + 14, second)
-
-/* Four blocks of 18 bytes: 16 bytes of each. */
-INLINE VB load_4_blocks(const uint8_t *b)
-{
-    static const uint16_t words[32] = {WORDS_8(2, 8), WORDS_8(20, 8), WORDS_8(38, 8), WORDS_8(56, 8)};
-    return _mm512_permutex2var_epi16(_mm512_loadu_si512(b), _mm512_loadu_si512(words), _mm512_loadu_si512(b + 8));
-}
+/* Where 8 words from a byte on lie in two loads of 64 bytes, from bytes `first` and `second` on. */
+#define WORD(byte, first, second) ((byte) < (first) + 64 ? ((byte) - (first)) / 2 : 32 + ((byte) - (second)) / 2)
+#define WORDS_8(byte, f, s) \
+    WORD(byte, f, s), WORD((byte) + 2, f, s), WORD((byte) + 4, f, s), WORD((byte) + 6, f, s), WORD((byte) + 8, f, s), \
+        WORD((byte) + 10, f, s), WORD((byte) + 12, f, s), WORD((byte) + 14, f, s)
 
 /* Lanes from 8 on are 0. */
 INLINE void halves_to_scales(__m128i halves, struct fixed_scales *s)
@@ -200,17 +223,23 @@ INLINE void halves_to_scales(__m128i halves, struct fixed_scales *s)
     set_scales(s, _mm512_zextps256_ps512(_mm256_cvtph_ps(halves)));
 }
 
+/* Eight blocks of 18 bytes. */
 INLINE void q4_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
-    static const uint16_t words[32] = {0, 9, 18, 27, 32 + 0, 32 + 9, 32 + 18, 32 + 27};
-    VB halves = _mm512_permutex2var_epi16(_mm512_loadu_si512(b), _mm512_loadu_si512(words), _mm512_loadu_si512(b + 72));
+    static const _Alignas(64) uint16_t words[32] = {0, 9, 18, 27, 36, 45, 54, 63};
+    VB halves = _mm512_permutex2var_epi16(load_64(b), _mm512_load_si512(words), load_64(b + 64));
     halves_to_scales(_mm512_castsi512_si128(halves), s);
 }
 
 INLINE void q4_0_quants(const uint8_t *b, VB q[4])
 {
-    nibbles(load_4_blocks(b), q);
-    nibbles(load_4_blocks(b + 72), q + 2);
+    static const _Alignas(64)
+        uint16_t first[32] = {WORDS_8(2, 0, 64), WORDS_8(20, 0, 64), WORDS_8(38, 0, 64), WORDS_8(56, 0, 64)};
+    static const _Alignas(64)
+        uint16_t second[32] = {WORDS_8(74, 64, 80), WORDS_8(92, 64, 80), WORDS_8(110, 64, 80), WORDS_8(128, 64, 80)};
+    VB v = load_64(b + 64);
+    nibbles(_mm512_permutex2var_epi16(load_64(b), _mm512_load_si512(first), v), &q[0], &q[1]);
+    nibbles(_mm512_permutex2var_epi16(v, _mm512_load_si512(second), load_64(b + 80)), &q[2], &q[3]);
 }
 
 INLINE void iq4_nl_quants(const uint8_t *b, VB q[4])
@@ -229,11 +258,17 @@ INLINE void q8_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 
 INLINE void q8_0_quants(const uint8_t *b, VB q[4])
 {
+    VB v[4];
     UNROLL
     for (int j = 0; j < 4; j++) {
-        VB v = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)(b + 68 * j + 2)));
-        v = _mm512_inserti64x4(v, _mm256_loadu_si256((const void *)(b + 68 * j + 36)), 1);
-        q[j] = _mm512_xor_si512(v, _mm512_set1_epi8(-128));
+        v[j] = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)(b + 68 * j + 2)));
+        v[j] = _mm512_inserti64x4(v[j], _mm256_loadu_si256((const void *)(b + 68 * j + 36)), 1);
+        v[j] = _mm512_xor_si512(v[j], _mm512_set1_epi8(-128));
+    }
+    UNROLL
+    for (int j = 0; j < 4; j += 2) {
+        q[j] = _mm512_shuffle_i64x2(v[j], v[j + 1], 0x88);
+        q[j + 1] = _mm512_shuffle_i64x2(v[j], v[j + 1], 0xdd);
     }
 }
 
