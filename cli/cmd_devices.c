@@ -40,7 +40,7 @@ static void list_features(char *out, const struct sc_device_info *d)
 {
     snprintf(out, CELL_SIZE, "%s%s%s%s%s%s", d->has_ballot ? " ballot" : "", d->has_fp16 ? " fp16" : "",
              d->has_int8 ? " int8" : "", d->has_integer_dot ? " integer-dot" : "",
-             d->has_cooperative_matrix ? " cooperative-matrix" : "", d->has_transfer_queue ? " transfer-queue" : "");
+             d->matrix_shapes ? " cooperative-matrix" : "", d->has_transfer_queue ? " transfer-queue" : "");
     if (*out)
         memmove(out, out + 1, strlen(out)); /* the first space */
     else
@@ -161,7 +161,7 @@ static json_t *to_json(const struct sc_device_info *d)
     json_put(device, "fp16", json_boolean(d->has_fp16));
     json_put(device, "int8", json_boolean(d->has_int8));
     json_put(device, "integer_dot", json_boolean(d->has_integer_dot));
-    json_put(device, "cooperative_matrix", json_boolean(d->has_cooperative_matrix));
+    json_put(device, "cooperative_matrix", json_boolean(d->matrix_shapes));
     json_put(device, "transfer_queue", json_boolean(d->has_transfer_queue));
     json_put(device, "kernels", json_word(family));
     json_put(device, "kernels_reason", json_word(reason));

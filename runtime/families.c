@@ -89,11 +89,17 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
         {NEEDS_FP16, d->has_fp16, "16-bit floats, which this driver lacks"},
         {NEEDS_INT8, d->has_int8, "8-bit integers, which this driver lacks"},
         {NEEDS_INTEGER_DOT, d->has_integer_dot, "integer dot products, which this driver lacks"},
-        {NEEDS_COOPERATIVE_MATRIX, d->has_cooperative_matrix, "cooperative matrices, which this driver lacks"},
+        {NEEDS_MATRIX_16X16X16, d->matrix_shapes & SC_MATRIX_16X16X16,
+         "cooperative matrices of 16 x 16 x 16, which this driver lacks"},
+        {NEEDS_MATRIX_8X8X8, d->matrix_shapes & SC_MATRIX_8X8X8,
+         "cooperative matrices of 8 x 8 x 8, which this driver lacks"},
     };
     for (uint32_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
         if ((v->needs & needs[i].need) && !needs[i].has)
             return needs[i].words;
+    if (v->subgroup_size && (!d->has_subgroup_size_control || v->subgroup_size < d->min_subgroup_size ||
+                             v->subgroup_size > d->max_subgroup_size))
+        return "subgroups of another size, which this driver does not give";
     if (!kernel_infos[v->kernel].spirv)
         return "a newer glslang than the one that this program was built with";
     return NULL;

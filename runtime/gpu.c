@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device_features.h"
 #include "instance.h"
 #include "pipeline_cache.h"
 
@@ -99,26 +100,10 @@ static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *
     return best >= 0;
 }
 
-static bool has_device_extension(VkPhysicalDevice physical, const char *name)
-{
-    uint32_t n = 0;
-    bool found = false;
-    if (vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL) != VK_SUCCESS || n == 0)
-        return false;
-    VkExtensionProperties *list = calloc(n, sizeof(*list));
-    if (!list)
-        return false;
-    if (vkEnumerateDeviceExtensionProperties(physical, NULL, &n, list) == VK_SUCCESS)
-        for (uint32_t i = 0; i < n && !found; i++)
-            found = strcmp(list[i].extensionName, name) == 0;
-    free(list);
-    return found;
-}
-
 /* Bytes that imported host memory is aligned to; 0: the device cannot import any. */
-static uint64_t import_alignment(VkPhysicalDevice physical)
+static uint64_t import_alignment(VkPhysicalDevice physical, const struct device_features *f)
 {
-    if (!has_device_extension(physical, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME))
+    if (!f->has_host_memory)
         return 0;
     VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
@@ -135,8 +120,10 @@ static bool open_device(struct gpu *gpu, struct sc_error *e)
     gpu->compute.stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
     gpu->transfer.family = copies == UINT32_MAX ? gpu->compute.family : copies;
     gpu->transfer.stages = VK_PIPELINE_STAGE_TRANSFER_BIT;
-    gpu->has_budget = has_device_extension(gpu->physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
-    gpu->import_alignment = import_alignment(gpu->physical);
+    struct device_features features;
+    device_features_find(&features, gpu->physical);
+    gpu->has_budget = features.has_budget;
+    gpu->import_alignment = import_alignment(gpu->physical, &features);
     const float priority = 0.5f;
     VkDeviceQueueCreateInfo queues[2];
     for (uint32_t i = 0; i < 2; i++)
@@ -146,24 +133,13 @@ static bool open_device(struct gpu *gpu, struct sc_error *e)
             .queueCount = 1,
             .pQueuePriorities = &priority,
         };
-    VkPhysicalDeviceVulkan12Features f12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
-        .bufferDeviceAddress = VK_TRUE,
-        .timelineSemaphore = VK_TRUE,
-    };
-    const char *extensions[2];
-    uint32_t n_extensions = 0;
-    if (gpu->has_budget)
-        extensions[n_extensions++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
-    if (gpu->import_alignment)
-        extensions[n_extensions++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-        .pNext = &f12,
+        .pNext = &features.core,
         .queueCreateInfoCount = gpu->transfer.family == gpu->compute.family ? 1 : 2,
         .pQueueCreateInfos = queues,
-        .enabledExtensionCount = n_extensions,
-        .ppEnabledExtensionNames = extensions,
+        .enabledExtensionCount = features.n_extensions,
+        .ppEnabledExtensionNames = features.extensions,
     };
     if (!gpu_check(gpu, vkCreateDevice(gpu->physical, &info, NULL, &gpu->device), "open the device", e))
         return false;

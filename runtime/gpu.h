@@ -12,9 +12,9 @@
 #include "scoria.h"
 #include "variants.h"
 
-/* A compiled kernel, for these values of its specialization constants. */
+/* A compiled program. */
 struct pipeline {
-    uint32_t constants[N_CONSTANTS];
+    struct program program;
     VkPipeline handle;
     struct pipeline *next; /* of the same kernel */
 };

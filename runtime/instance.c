@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_EXTENSIONS 512
+#include "device_features.h"
 
 bool instance_create(VkInstance *instance, struct sc_error *e)
 {
@@ -82,14 +82,6 @@ uint32_t device_transfer_family(VkPhysicalDevice physical)
     return UINT32_MAX;
 }
 
-static bool has_extension(const VkExtensionProperties *list, uint32_t n, const char *name)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (strcmp(list[i].extensionName, name) == 0)
-            return true;
-    return false;
-}
-
 static enum sc_device_kind kind_of(VkPhysicalDeviceType type)
 {
     switch (type) {
@@ -103,17 +95,14 @@ static enum sc_device_kind kind_of(VkPhysicalDeviceType type)
 
 /* The first requirement that the device misses, "" if it has them all. */
 static const char *missing(VkPhysicalDevice physical, const VkPhysicalDeviceProperties *p,
-                           const VkPhysicalDeviceVulkan11Properties *p11)
+                           const VkPhysicalDeviceVulkan11Properties *p11, const struct device_features *f)
 {
     if (p->apiVersion < VK_API_VERSION_1_2)
         return "its driver offers less than Vulkan 1.2";
-    VkPhysicalDeviceVulkan12Features f12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceFeatures2 f = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
-    vkGetPhysicalDeviceFeatures2(physical, &f);
     const VkSubgroupFeatureFlags subgroup = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
-    if (!f12.bufferDeviceAddress)
+    if (!f->v12.bufferDeviceAddress)
         return "it has no bufferDeviceAddress";
-    if (!f12.timelineSemaphore)
+    if (!f->v12.timelineSemaphore)
         return "it has no timeline semaphores";
     if (!(p11->subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) ||
         (p11->subgroupSupportedOperations & subgroup) != subgroup)
@@ -143,15 +132,10 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
     snprintf(info->name, sizeof(info->name), "%.*s", (int)sizeof(basic.deviceName), basic.deviceName);
     info->has_transfer_queue = device_transfer_family(physical) != UINT32_MAX;
 
-    VkExtensionProperties *extensions = calloc(MAX_EXTENSIONS, sizeof(*extensions));
-    uint32_t n = extensions ? MAX_EXTENSIONS : 0;
-    if (extensions)
-        vkEnumerateDeviceExtensionProperties(physical, NULL, &n, extensions);
-    const bool has_budget = has_extension(extensions, n, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
-    info->has_cooperative_matrix = has_extension(extensions, n, "VK_KHR_cooperative_matrix");
-    info->has_integer_dot = has_extension(extensions, n, "VK_KHR_shader_integer_dot_product");
-    const bool has_size_control = has_extension(extensions, n, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
-    free(extensions);
+    struct device_features features = {0};
+    if (basic.apiVersion >= VK_API_VERSION_1_2)
+        device_features_find(&features, physical);
+    const bool has_budget = features.has_budget;
 
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
@@ -171,26 +155,23 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
     VkPhysicalDeviceSubgroupSizeControlPropertiesEXT size_control = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT};
     VkPhysicalDeviceVulkan12Properties p12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES,
-                                              .pNext = has_size_control ? &size_control : NULL};
+                                              .pNext =
+                                                  features.size_control.subgroupSizeControl ? &size_control : NULL};
     VkPhysicalDeviceVulkan11Properties p11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
                                               .pNext = &p12};
     VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &p11};
     if (basic.apiVersion >= VK_API_VERSION_1_2) {
-        VkPhysicalDeviceVulkan12Features f12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-        VkPhysicalDeviceFeatures2 f = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &f12};
-        vkGetPhysicalDeviceFeatures2(physical, &f);
-        info->has_fp16 = f12.shaderFloat16;
-        info->has_int8 = f12.shaderInt8 && f12.storageBuffer8BitAccess;
+        device_features_describe(info, &features, physical);
         vkGetPhysicalDeviceProperties2(physical, &p);
         snprintf(info->driver, sizeof(info->driver), "%s %s", p12.driverName, p12.driverInfo);
         info->has_ballot = p11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT;
         info->subgroup_size = info->min_subgroup_size = info->max_subgroup_size = p11.subgroupSize;
-        if (has_size_control) {
+        if (features.size_control.subgroupSizeControl) {
             info->min_subgroup_size = size_control.minSubgroupSize;
             info->max_subgroup_size = size_control.maxSubgroupSize;
         }
     }
-    snprintf(info->unusable, sizeof(info->unusable), "%s", missing(physical, &basic, &p11));
+    snprintf(info->unusable, sizeof(info->unusable), "%s", missing(physical, &basic, &p11, &features));
 }
 
 bool sc_devices(struct sc_device_info **devices, size_t *n_devices, struct sc_error *e)

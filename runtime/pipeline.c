@@ -30,9 +30,15 @@ static VkPipeline compile(struct gpu *gpu, const struct program *program, struct
         .dataSize = sizeof(program->constants),
         .pData = program->constants,
     };
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfoEXT subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO_EXT,
+        .requiredSubgroupSize = program->subgroup_size,
+    };
     VkComputePipelineCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = program->subgroup_size ? &subgroup : NULL,
+                  .flags = program->subgroup_size ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",
@@ -49,7 +55,7 @@ static VkPipeline compile(struct gpu *gpu, const struct program *program, struct
 VkPipeline gpu_pipeline(struct gpu *gpu, const struct program *program, struct sc_error *e)
 {
     struct pipeline *p = gpu->pipelines[program->kernel];
-    while (p && memcmp(p->constants, program->constants, sizeof(p->constants)) != 0)
+    while (p && memcmp(&p->program, program, sizeof(*program)) != 0)
         p = p->next;
     if (p)
         return p->handle;
@@ -63,7 +69,7 @@ VkPipeline gpu_pipeline(struct gpu *gpu, const struct program *program, struct s
         free(p);
         return VK_NULL_HANDLE;
     }
-    memcpy(p->constants, program->constants, sizeof(p->constants));
+    p->program = *program;
     p->next = gpu->pipelines[program->kernel];
     gpu->pipelines[program->kernel] = p;
     return p->handle;

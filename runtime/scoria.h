@@ -30,6 +30,9 @@
 
 enum sc_device_kind { SC_DEVICE_OTHER, SC_DEVICE_INTEGRATED, SC_DEVICE_DISCRETE, SC_DEVICE_VIRTUAL, SC_DEVICE_CPU };
 
+/* Cooperative matrices (m x k times k x n) of 16-bit floats whose sums are fp32. */
+enum sc_matrix_shape { SC_MATRIX_16X16X16 = 1, SC_MATRIX_8X16X16 = 2, SC_MATRIX_8X8X8 = 4 };
+
 struct sc_device_info {
     uint32_t index; /* what `device` of sc_engine_params may name */
     char name[256];
@@ -43,8 +46,9 @@ struct sc_device_info {
     uint32_t max_workgroup_size;
     uint32_t shared_bytes; /* per workgroup */
     bool has_ballot;       /* broadcasts within a subgroup */
-    bool has_fp16, has_int8, has_integer_dot, has_cooperative_matrix, has_transfer_queue;
-    char unusable[200]; /* why Scoria cannot use it; "" if it can */
+    bool has_fp16, has_int8, has_integer_dot, has_subgroup_size_control, has_transfer_queue;
+    uint32_t matrix_shapes; /* enum sc_matrix_shape, those it has */
+    char unusable[200];     /* why Scoria cannot use it; "" if it can */
 };
 
 /* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error. */

@@ -41,7 +41,7 @@ bool variant_has_type(const struct variant *v, enum sc_type type)
 
 struct program variant_program(const struct variant *v, enum sc_type type)
 {
-    struct program program = {.kernel = kernel_of_type(v->kernel, type)};
+    struct program program = {.kernel = kernel_of_type(v->kernel, type), .subgroup_size = v->subgroup_size};
     memcpy(program.constants, v->constants, sizeof(program.constants));
     return program;
 }

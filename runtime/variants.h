@@ -25,7 +25,8 @@ enum need {
     NEEDS_FP16 = 1 << 3,
     NEEDS_INT8 = 1 << 4,
     NEEDS_INTEGER_DOT = 1 << 5,
-    NEEDS_COOPERATIVE_MATRIX = 1 << 6,
+    NEEDS_MATRIX_16X16X16 = 1 << 6,
+    NEEDS_MATRIX_8X8X8 = 1 << 7,
 };
 
 /* What a variant rounds activations to before it multiplies them. It is only taken where that is allowed. */
@@ -37,9 +38,10 @@ struct variant {
     const char *name;   /* among its family's */
     enum kernel kernel; /* the first of its line in shaders/CMakeLists.txt; the line's others are for other types */
     uint32_t constants[N_CONSTANTS];
-    uint32_t tile_rows;    /* of the matrix, that a workgroup computes */
-    uint32_t tile_columns; /* tokens of a workgroup; 0: one */
-    uint32_t needs;        /* enum need */
+    uint32_t subgroup_size; /* that the kernel must have, a workgroup being full subgroups; 0: any */
+    uint32_t tile_rows;     /* of the matrix, that a workgroup computes */
+    uint32_t tile_columns;  /* tokens of a workgroup; 0: one */
+    uint32_t needs;         /* enum need */
     enum rounding rounding;
 
     /* Roundings to fp32 that a term of a sum over `cols` columns goes through at most; first-order bound, see

@@ -25,10 +25,11 @@ struct kernel_info {
 
 extern const struct kernel_info kernel_infos[N_KERNELS];
 
-/* A kernel and the values of its specialization constants (args.h); 0: the value that stands in the shader. */
+/* A kernel and how it is to be compiled. 32-bit members only: programs are compared as bytes. */
 struct program {
     enum kernel kernel;
-    uint32_t constants[N_CONSTANTS];
+    uint32_t constants[N_CONSTANTS]; /* specialization constants (args.h); 0: the value that stands in the shader */
+    uint32_t subgroup_size;          /* full subgroups of this size; 0: as the driver likes */
 };
 
 #endif

@@ -88,7 +88,7 @@ void op_check_compiled(const struct op_device *d, uint32_t n, const struct varia
     for (uint32_t i = 0; i < N_KERNELS; i++)
         for (const struct pipeline *p = d->gpu->pipelines[i]; p; p = p->next)
             found = found || (strcmp(kernel_infos[i].name, name) == 0 &&
-                              memcmp(p->constants, v->constants, sizeof p->constants) == 0);
+                              memcmp(p->program.constants, v->constants, sizeof v->constants) == 0);
     if (!found || op_n_compiled(d) != n + 1)
         fail_msg("%s: the kernel %s should have been compiled and no other", v->name, name);
 }
