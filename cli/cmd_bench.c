@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "bench_kernels.h"
 #include "bench_report.h"
 #include "command.h"
 #include "engine.h"
@@ -143,6 +144,12 @@ static int run(const struct options *o)
     size_t n_tests = count_tests(&prompt) + count_tests(&generate);
     bool ok = false;
 
+    if (o->kernels)
+        return bench_kernels(o);
+    if (!o->model) {
+        terminal_error("bench needs -m FILE, or --kernels");
+        return EXIT_USAGE;
+    }
     if (!n_tests) {
         terminal_error("bench has nothing to measure: -p and -n are both 0");
         return EXIT_USAGE;
@@ -179,22 +186,24 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,     OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_REPETITIONS,
-    OPTION_NO_WARMUP, OPTION_FORMAT,       OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,
-    OPTIONS_ENGINE,   OPTION_LOG_LEVEL,    OPTION_JSON,
+    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT,  OPTION_BENCH_GENERATE, OPTION_REPETITIONS, OPTION_NO_WARMUP,
+    OPTION_FORMAT,      OPTION_BENCH_CONTEXT, OPTION_SYNTHETIC,      OPTION_KERNELS,     OPTION_SHAPE,
+    OPTION_TYPES,       OPTIONS_ENGINE,       OPTION_LOG_LEVEL,      OPTION_JSON,
 };
 
 const struct command command_bench = {
     .name = "bench",
     .summary = "measure the speed of prefill (pp) and generation (tg)",
-    .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS]",
+    .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS], or\n       "
+             "scoria bench --kernels [--shape NAME] [--type LIST] [-n 1,16,512] [-r 5] [-o md|csv|json]",
     .details =
         "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
         "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s; VRAM, RAM and disk "
         "are\n"
         "its parts, of which RAM also counts what is uploaded. % bound: the time that plain reading at the measured\n"
         "rates of the machine would take, of the time that it took. The default tests are shorter where the context "
-        "is.\n",
+        "is.\n"
+        "--kernels: the median time of one run; % peak is of what the device reaches when it only reads or copies.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

@@ -30,6 +30,7 @@ enum option_id {
     OPTION_REPEAT_PENALTY,
     OPTION_REPEAT_LAST_N,
     OPTION_SEED,
+    OPTION_BENCH_MODEL,
     OPTION_BENCH_PROMPT,
     OPTION_BENCH_GENERATE,
     OPTION_BENCH_CONTEXT,
@@ -37,6 +38,9 @@ enum option_id {
     OPTION_NO_WARMUP,
     OPTION_FORMAT,
     OPTION_SYNTHETIC,
+    OPTION_KERNELS,
+    OPTION_SHAPE,
+    OPTION_TYPES,
     OPTION_IDS,
     OPTION_DECODE_IDS,
     OPTION_NO_BOS,
@@ -76,13 +80,14 @@ enum option_format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
 struct options {
     bool given[N_OPTIONS]; /* on the command line; the others hold their defaults */
 
-    const char *model, *device, *prompt, *file, *system, *chat_template, *output, *routing_trace; /* NULL: not given */
+    const char *model, *device, *prompt, *file, *system, *chat_template, *output, *routing_trace, *shape,
+        *types; /* NULL: not given */
     int64_t predict, context, ubatch, batch, top_k, repeat_last_n, repetitions, threads;
     int64_t seed; /* -1: random */
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t vram_bytes, ram_bytes;         /* 0: not given */
     int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, sc_cpu_experts, sc_log_level, option_format */
-    bool no_mmap, mlock, synthetic, no_hot_set;
+    bool no_mmap, mlock, synthetic, kernels, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, tokens;

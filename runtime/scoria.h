@@ -54,6 +54,35 @@ struct sc_device_info {
 /* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error. */
 bool sc_devices(struct sc_device_info **devices, size_t *n_devices, struct sc_error *e) SC_CHECK;
 
+/* ---- kernels, one by one ---- */
+
+/* What one operation takes at a model's shape, each run waiting for the one before it and with other weights. */
+struct sc_kernel_result {
+    const char *shape, *op, *type, *size; /* "8x7b", "attn_q", "q4_k" or "" without weights, "4096 x 4096"; borrowed */
+    uint32_t n_tokens;
+    double seconds;              /* the median of the repetitions */
+    double bytes, flop;          /* that it has to move and to compute; 0 flop: hardly any */
+    double read_rate, copy_rate; /* of the device in bytes per second; a copied byte is read and written */
+    bool by_device_clock;        /* else by the host's, which adds a share of what a submission costs */
+};
+
+struct sc_kernel_bench_params {
+    const char *device;    /* as in sc_engine_params */
+    const char *cache_dir; /* likewise */
+    const char *shape;     /* 8x7b, 8x22b, 7b, 30b-a3b or tiny; NULL: all but tiny */
+    const enum sc_type *types;
+    size_t n_types; /* 0: q4_k, q6_k, q8_0 */
+    const uint32_t *n_tokens;
+    size_t n_n_tokens;      /* 0: 1, 16, 512 */
+    uint32_t n_repetitions; /* 0: 5; fewer where they would take over a second */
+    bool (*report)(void *user, const struct sc_device_info *device,
+                   const struct sc_kernel_result *r); /* false cancels */
+    void *user;
+};
+
+/* Left out is what the device has no room for, or would need more than some seconds for. */
+bool sc_kernel_bench(const struct sc_kernel_bench_params *params, struct sc_error *e) SC_CHECK;
+
 /* ---- engine ---- */
 
 enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };

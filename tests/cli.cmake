@@ -3,7 +3,7 @@
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(TEST_JANSSON REQUIRED IMPORTED_TARGET jansson)
 
-foreach(test test_cli test_cli_engine test_cli_disk test_cli_plan test_cli_terminal)
+foreach(test test_cli test_cli_bench test_cli_engine test_cli_disk test_cli_plan test_cli_terminal)
     scoria_test(${test} SOURCES program.c cli_models.c model_builder.c gguf_builder.c
                 LIBS scoria_loader PkgConfig::TEST_JANSSON
                 DEFINITIONS SCORIA_PROGRAM="$<TARGET_FILE:scoria_cli>")

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel_cases.h"
+
+#include <stdio.h>
+
+enum { VALUE_ALIGNMENT = 256, N_SPLITS = 16 };
+
+static const struct kernel_shape shapes[] = {
+    {"8x7b", 4096, 14336, 32, 8, 128, 8, 2, 32000, 32768}, {"8x22b", 6144, 16384, 48, 8, 128, 8, 2, 32768, 65536},
+    {"7b", 4096, 14336, 32, 8, 128, 0, 0, 32000, 32768},   {"30b-a3b", 2048, 768, 32, 4, 128, 128, 8, 151936, 40960},
+    {"tiny", 256, 512, 4, 2, 64, 4, 2, 1000, 1024},
+};
+
+const struct kernel_shape *kernel_shapes(size_t *n)
+{
+    *n = sizeof(shapes) / sizeof(shapes[0]);
+    return shapes;
+}
+
+uint64_t kernel_unit(enum sc_type type)
+{
+    return (uint64_t)256 * sc_type_info(type)->block_bytes; /* 256: what addresses are aligned to */
+}
+
+/* ---- what operations take ---- */
+
+static struct tensor value_of(struct kernel_trial *t, enum sc_type type, uint32_t rows, uint32_t cols)
+{
+    const struct tensor v = {.address = t->values, .type = type, .rows = rows, .cols = cols};
+    const uint64_t bytes = tensor_size_bytes(&v),
+                   room = (bytes + VALUE_ALIGNMENT - 1) / VALUE_ALIGNMENT * VALUE_ALIGNMENT;
+    t->values += room;
+    t->value_bytes += room;
+    t->bytes += (double)bytes;
+    t->used[t->n_used++] = v;
+    return v;
+}
+
+static struct tensor value(struct kernel_trial *t, uint32_t rows, uint32_t cols)
+{
+    return value_of(t, SC_F32, rows, cols);
+}
+
+static uint64_t room_of(const struct tensor *w)
+{
+    const uint64_t unit = kernel_unit(w->type);
+    return (tensor_size_bytes(w) + BUFFER_PADDING_BYTES + unit - 1) / unit * unit;
+}
+
+static void describe(struct kernel_trial *t, uint32_t rows, uint32_t cols)
+{
+    snprintf(t->size, sizeof(t->size), "%u x %u", rows, cols);
+}
+
+static struct tensor matrix(struct kernel_trial *t, uint32_t rows, uint32_t cols)
+{
+    const struct tensor w = {.address = t->weights, .type = t->type, .rows = rows, .cols = cols};
+    t->weights += room_of(&w);
+    t->weight_bytes += room_of(&w);
+    t->bytes += (double)tensor_size_bytes(&w);
+    t->flop += 2.0 * rows * cols * t->n;
+    describe(t, rows, cols);
+    return w;
+}
+
+enum { GATE, UP, DOWN, N_MATRICES };
+
+/* Slots hold all three matrices, as in a model. */
+static struct expert_tensor expert(struct kernel_trial *t, uint32_t which)
+{
+    const struct kernel_shape *s = t->shape;
+    const struct tensor wide = {.type = t->type, .rows = s->n_ff, .cols = s->n_embd};
+    const struct tensor narrow = {.type = t->type, .rows = s->n_embd, .cols = s->n_ff};
+    const struct tensor *w = which == DOWN ? &narrow : &wide;
+    t->weight_bytes = 2 * room_of(&wide) + room_of(&narrow);
+    t->bytes += (double)t->n_hit * (double)tensor_size_bytes(w);
+    t->flop += 2.0 * w->rows * w->cols * t->n * s->n_used;
+    snprintf(t->size, sizeof(t->size), "%u of %u, %u x %u", s->n_used, s->n_experts, w->rows, w->cols);
+    return (struct expert_tensor){.slots = t->slots,
+                                  .matrix = which,
+                                  .offset = (uint32_t)(which * room_of(&wide)),
+                                  .n_experts = s->n_experts,
+                                  .type = w->type,
+                                  .rows = w->rows,
+                                  .cols = w->cols};
+}
+
+static struct routing routing(struct kernel_trial *t)
+{
+    struct routing r = t->routing;
+    r.probs = value(t, t->n, t->shape->n_used);
+    return r;
+}
+
+static struct heads heads(const struct kernel_shape *s)
+{
+    return (struct heads){.n = s->n_heads, .n_kv = s->n_kv_heads, .dim = s->head_dim, .n_rot = s->head_dim};
+}
+
+static struct kv_cache cache(struct kernel_trial *t, uint32_t n_ctx)
+{
+    const uint32_t cols = t->shape->n_kv_heads * t->shape->head_dim;
+    return (struct kv_cache){.k = value_of(t, SC_F16, n_ctx, cols), .v = value_of(t, SC_F16, n_ctx, cols)};
+}
+
+/* ---- the operations ---- */
+
+static bool everywhere(const struct kernel_shape *s)
+{
+    (void)s;
+    return true;
+}
+
+static bool in_mixtures(const struct kernel_shape *s)
+{
+    return s->n_experts > 0;
+}
+
+static bool in_dense(const struct kernel_shape *s)
+{
+    return s->n_experts == 0;
+}
+
+static void record_embed(struct kernel_trial *t)
+{
+    const double before = t->bytes;
+    const struct tensor w = matrix(t, t->shape->n_vocab, t->shape->n_embd), row = tensor_rows(w, t->n);
+    t->flop = 0;
+    t->bytes = before + (double)tensor_size_bytes(&row);
+    op_embed(t->commands, value(t, t->n, w.cols), w, t->tokens);
+}
+
+static void record_norm(struct kernel_trial *t)
+{
+    const uint32_t cols = t->shape->n_embd;
+    op_rms_norm(t->commands, value(t, t->n, cols), value(t, t->n, cols), value(t, 1, cols), 1e-5f);
+    describe(t, t->n, cols);
+}
+
+static void linear(struct kernel_trial *t, uint32_t rows, uint32_t cols)
+{
+    op_linear(t->commands, value(t, t->n, rows), matrix(t, rows, cols), value(t, t->n, cols));
+}
+
+static void record_attn_q(struct kernel_trial *t)
+{
+    linear(t, t->shape->n_heads * t->shape->head_dim, t->shape->n_embd);
+}
+
+static void record_attn_k(struct kernel_trial *t)
+{
+    linear(t, t->shape->n_kv_heads * t->shape->head_dim, t->shape->n_embd);
+}
+
+static void record_rope_store(struct kernel_trial *t)
+{
+    const struct heads h = heads(t->shape);
+    const struct tensor q = value(t, t->n, h.n * h.dim), k = value(t, t->n, h.n_kv * h.dim),
+                        v = value(t, t->n, h.n_kv * h.dim), angles = value(t, t->n, h.n_rot);
+    op_rope_store(t->commands, cache(t, t->n), q, k, v, angles, t->step, h);
+    describe(t, t->n, q.cols);
+}
+
+static void record_attention(struct kernel_trial *t)
+{
+    const struct heads h = heads(t->shape);
+    const uint32_t n_splits = t->n == 1 ? N_SPLITS : 1;
+    const struct tensor y = value(t, t->n, h.n * h.dim), q = value(t, t->n, h.n * h.dim);
+    const struct kv_cache kv = cache(t, t->depth + t->n);
+    const double bytes = t->bytes; /* what the pieces leave behind could be avoided */
+    const struct tensor partial = value(t, t->n * h.n * n_splits, h.dim + 2);
+    t->bytes = bytes;
+    t->flop = 4.0 * t->n * h.n * h.dim * (t->depth + 0.5 * (t->n + 1));
+    op_attention(t->commands, y, q, kv, partial, n_splits, t->step, h);
+    snprintf(t->size, sizeof(t->size), "behind %u", t->depth);
+}
+
+static void record_attn_output(struct kernel_trial *t)
+{
+    const uint32_t rows = t->shape->n_embd, cols = t->shape->n_heads * t->shape->head_dim;
+    op_linear_add(t->commands, value(t, t->n, rows), matrix(t, rows, cols), value(t, t->n, cols));
+}
+
+static void record_router(struct kernel_trial *t)
+{
+    linear(t, t->shape->n_experts, t->shape->n_embd);
+}
+
+static void record_route(struct kernel_trial *t)
+{
+    op_route(t->commands, routing(t), value(t, t->n, t->shape->n_experts));
+    snprintf(t->size, sizeof(t->size), "%u of %u", t->shape->n_used, t->shape->n_experts);
+}
+
+static void record_group(struct kernel_trial *t)
+{
+    const struct routing *r = &t->routing;
+    kernel_group(t);
+    t->bytes = (double)(tensor_size_bytes(&r->ids) + tensor_size_bytes(&r->first) + tensor_size_bytes(&r->pairs));
+    snprintf(t->size, sizeof(t->size), "%u of %u", t->shape->n_used, t->shape->n_experts);
+}
+
+static void record_expert_gate(struct kernel_trial *t)
+{
+    const struct expert_tensor w = expert(t, GATE);
+    op_expert_linear(t->commands, value(t, t->n * t->shape->n_used, w.rows), w, value(t, t->n, w.cols), t->routing);
+}
+
+static void record_expert_down(struct kernel_trial *t)
+{
+    const struct expert_tensor w = expert(t, DOWN);
+    const uint32_t n_pairs = t->n * t->shape->n_used;
+    op_expert_linear(t->commands, value(t, n_pairs, w.rows), w, value(t, n_pairs, w.cols), t->routing);
+}
+
+static void record_gate(struct kernel_trial *t)
+{
+    linear(t, t->shape->n_ff, t->shape->n_embd);
+}
+
+static void record_down(struct kernel_trial *t)
+{
+    const uint32_t rows = t->shape->n_embd, cols = t->shape->n_ff;
+    op_linear_add(t->commands, value(t, t->n, rows), matrix(t, rows, cols), value(t, t->n, cols));
+}
+
+static void record_silu_mul(struct kernel_trial *t)
+{
+    const uint32_t rows = t->n * (t->shape->n_used ? t->shape->n_used : 1), cols = t->shape->n_ff;
+    op_silu_mul(t->commands, value(t, rows, cols), value(t, rows, cols));
+    describe(t, rows, cols);
+}
+
+static void record_combine(struct kernel_trial *t)
+{
+    const uint32_t cols = t->shape->n_embd, n_used = t->shape->n_used;
+    op_combine(t->commands, value(t, t->n, cols), value(t, t->n * n_used, cols), routing(t));
+    describe(t, n_used, cols);
+}
+
+static void record_output(struct kernel_trial *t)
+{
+    linear(t, t->shape->n_vocab, t->shape->n_embd);
+}
+
+static const struct kernel_op ops[] = {
+    {"embed", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_embed},
+    {"rms_norm", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, everywhere, record_norm},
+    {"attn_q", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_attn_q},
+    {"attn_k", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_attn_k},
+    {"rope_store", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, everywhere, record_rope_store},
+    {"attention", WEIGHTS_NONE, true, 1, KERNEL_MAX_TOKENS, everywhere, record_attention},
+    {"attn_output", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_attn_output},
+    {"router", WEIGHTS_F32, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_router},
+    {"route", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_route},
+    {"group", WEIGHTS_NONE, false, 2, KERNEL_MAX_TOKENS, in_mixtures, record_group},
+    {"expert gate", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_expert_gate},
+    {"gate", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_dense, record_gate},
+    {"silu_mul", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, everywhere, record_silu_mul},
+    {"expert down", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_expert_down},
+    {"down", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_dense, record_down},
+    {"combine", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_combine},
+    {"output", WEIGHTS_TYPED, false, 1, 1, everywhere, record_output},
+};
+
+const struct kernel_op *kernel_ops(size_t *n)
+{
+    *n = sizeof(ops) / sizeof(ops[0]);
+    return ops;
+}
+
+void kernel_measure(const struct kernel_op *op, struct kernel_trial *t)
+{
+    struct commands failed = {.error = {.code = SC_CANCELLED}}, *commands = t->commands; /* takes no dispatches */
+    t->commands = &failed;
+    op->record(t);
+    t->commands = commands;
+}
+
+void kernel_group(const struct kernel_trial *t)
+{
+    struct kernel_trial sums = *t; /* nobody asks for them */
+    struct expert_tensor matrices[N_MATRICES];
+    for (uint32_t i = 0; i < N_MATRICES; i++)
+        matrices[i] = expert(&sums, i);
+    op_group(t->commands, t->routing, matrices);
+}

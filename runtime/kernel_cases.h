@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The operations of the forward pass, one by one, at the shapes of models that people run: what `scoria bench
+ * --kernels` times. An operation is recorded as forward.c does it, with weights and values that lie where the trial
+ * says.
+ */
+#ifndef SCORIA_KERNEL_CASES_H
+#define SCORIA_KERNEL_CASES_H
+
+#include "ops.h"
+
+struct kernel_shape {
+    const char *name;
+    uint32_t n_embd, n_ff, n_heads, n_kv_heads, head_dim;
+    uint32_t n_experts, n_used; /* 0: dense */
+    uint32_t n_vocab, n_ctx;
+};
+
+const struct kernel_shape *kernel_shapes(size_t *n);
+
+enum { KERNEL_MAX_VALUES = 10, KERNEL_MAX_TOKENS = 4096, KERNEL_MAX_TABLES = 64 };
+
+/* One operation to record: where everything lies, and what recording it tells. */
+struct kernel_trial {
+    struct commands *commands;
+    const struct kernel_shape *shape;
+    enum sc_type type;               /* of the weights */
+    uint32_t n;                      /* tokens */
+    uint32_t depth;                  /* attention: tokens in the cache before these */
+    uint32_t n_hit;                  /* different experts that the tokens chose */
+    VkDeviceAddress weights, values; /* where the next matrix and the next activations go */
+    VkDeviceAddress slots;           /* (n_experts) addresses of the experts' slots */
+    struct tensor tokens, step;
+    struct routing routing; /* all but the probabilities, which are values */
+
+    /* what recording tells */
+    struct tensor used[KERNEL_MAX_VALUES]; /* (n_used) the activations */
+    uint32_t n_used;
+    uint64_t weight_bytes; /* the room that the matrices take, or one expert's slot */
+    uint64_t value_bytes;  /* and the activations */
+    double bytes, flop;    /* that cannot be avoided: each byte read or written counts once */
+    char size[48];         /* for people */
+};
+
+enum kernel_weights { WEIGHTS_NONE, WEIGHTS_F32, WEIGHTS_TYPED };
+
+struct kernel_op {
+    const char *name;
+    enum kernel_weights weights; /* TYPED: of any type; the trial's type is what they are */
+    bool has_depth;
+    uint32_t least, most; /* tokens */
+    bool (*is_in)(const struct kernel_shape *s);
+    void (*record)(struct kernel_trial *t);
+};
+
+const struct kernel_op *kernel_ops(size_t *n);
+
+/* What recording the operation would tell, without recording it. */
+void kernel_measure(const struct kernel_op *op, struct kernel_trial *t);
+
+/* What forward.c records ahead of the experts of several tokens. */
+void kernel_group(const struct kernel_trial *t);
+
+/* Matrices and slots begin at multiples of this: whole blocks, so that any piece of a memory full of blocks is valid.
+ */
+uint64_t kernel_unit(enum sc_type type);
+
+#endif
