@@ -220,17 +220,17 @@ static bool publish_all(struct experts *x, struct upload *u, uint32_t layer, str
 
 uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, uint32_t n_ids)
 {
-    const struct policy *p = &x->policy;
-    const uint32_t *slot_of = p->slot_of + layer * x->n_experts;
-    uint32_t n_present = 0, n_free = policy_n_free(p);
+    const uint32_t *slot_of = x->policy.slot_of + layer * x->n_experts;
+    uint32_t kept[SC_MAX_EXPERTS] = {0}, n_present = 0;
     for (uint32_t i = 0; i < n_ids; i++) {
-        const uint32_t id = ids[i], slot = slot_of[id];
-        if (slot == POLICY_NONE)
+        const uint32_t id = ids[i];
+        if (slot_of[id] == POLICY_NONE)
             continue;
+        kept[n_present] = slot_of[id];
         ids[i] = ids[n_present];
         ids[n_present++] = id;
-        n_free -= p->open[slot] && !p->held[slot];
     }
+    const uint32_t n_free = policy_n_free(&x->policy, kept, n_present);
     return n_free < n_ids - n_present ? n_present + n_free : n_ids;
 }
 

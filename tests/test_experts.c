@@ -112,9 +112,9 @@ static uint64_t run(const char *dir, enum expert_path path, bool *was_hot)
     *was_hot = engine->model.was_hot;
     for (uint32_t i = 0; i < engine->model.experts.n_slots; i++) /* all are in use from the beginning */
         assert_true(engine->model.experts.policy.owner[i] != POLICY_NONE);
-    trial_decode(&t, session, 4);
+    trial_decode(&t, session, 2);
     sc_session_stats(session, &stats);
-    trial_decode(&t, session, N_TOKENS - 4);
+    trial_decode(&t, session, N_TOKENS - 2);
     sc_session_destroy(session);
     sc_engine_destroy(engine);
     return stats.expert_hits;

@@ -14,6 +14,7 @@
 
 #include "belady.h"
 #include "policy.h"
+#include "random_blocks.h"
 #include "replay.h"
 
 static const char *const traces[] = {SCORIA_TEST_VECTORS "/routing-story.trace",
@@ -26,6 +27,7 @@ static struct policy make(uint32_t n_layers, uint32_t n_experts, uint32_t n_slot
     struct sc_error e = {0};
     if (!policy_init(&p, n_layers, n_experts, n_slots, &e))
         fail_msg("%s", e.text);
+    p.duel.measure = POLICY_HEAT;
     return p;
 }
 
@@ -116,7 +118,7 @@ static void test_demand(void **state)
     }
     assert_int_equal(policy_victim(&p), 1);
     policy_hold(&p, 1);
-    assert_int_equal(policy_n_free(&p), 2);
+    assert_int_equal(policy_n_free(&p, NULL, 0), 2);
     assert_int_equal(policy_victim(&p), 2);
     policy_hold(&p, 2);
     policy_hold(&p, 0);
@@ -145,15 +147,23 @@ static void test_prompt(void **state)
             policy_count(&p, i, 1, 1);
     }
     policy_begin(&p, 100);
-    assert_int_equal(policy_n_free(&p), 2 * EXPERTS);
+    assert_int_equal(policy_n_free(&p, NULL, 0), 2 * EXPERTS);
+    assert_int_equal(policy_n_free(&p, (uint32_t[]){3, 5}, 2), 2 * EXPERTS);
+    uint32_t outside = SLOTS;
     for (uint32_t n = 0; n < 2 * EXPERTS; n++) {
-        const uint32_t slot = policy_victim(&p);
+        const uint32_t slot = policy_victim(&p), left = p.owner[slot];
         assert_int_equal((slot * 7) % SLOTS, n);
+        policy_place(&p, outside, slot);
         policy_hold(&p, slot);
+        outside = left;
     }
+    assert_int_equal(policy_n_free(&p, NULL, 0), 0);
     assert_int_equal(policy_victim(&p), POLICY_NONE);
+    policy_release(&p, LAYERS - 1); /* what it has it may use again */
+    assert_in_range(policy_n_free(&p, NULL, 0), 1, EXPERTS);
+    assert_true(p.open[policy_victim(&p)]);
     policy_begin(&p, 1);
-    assert_int_equal(policy_n_free(&p), SLOTS);
+    assert_int_equal(policy_n_free(&p, NULL, 0), SLOTS);
 
     /* its popularity counts, but no more than a few uses */
     policy_begin(&p, 100);
@@ -180,8 +190,8 @@ static void test_traces(void **state)
                         fail_msg("%s", e.text);
                 const double ours = (double)x[REPLAY_OURS].n_hits, lru = (double)x[REPLAY_LRU].n_hits,
                              priced = (double)x[REPLAY_PRICED].n_hits, belady = (double)x[REPLAY_BELADY].n_hits;
-                if (!(ours >= lru * (path == REPLAY_PROMOTE ? 1 : 0.995)) || !(lru <= belady) ||
-                    (path == REPLAY_PROMOTE && !(ours >= 0.8 * priced)) || (n >= all / 2 && !(ours >= 0.8 * belady)))
+                if (!(ours >= lru) || !(lru <= belady) || (path == REPLAY_PROMOTE && !(ours >= 0.8 * priced)) ||
+                    (n >= all / 2 && !(ours >= 0.8 * belady)))
                     fail_msg("%s, path %d, %u slots: %.0f hits, LRU %.0f, priced optimum %.0f, Belady %.0f", traces[t],
                              path, n, ours, lru, priced, belady);
                 if (path == REPLAY_PROMOTE)
@@ -189,6 +199,92 @@ static void test_traces(void **state)
             }
         routing_file_finish(&r);
     }
+}
+
+/* Routing that nobody recorded: what kinds there are, and a trace in memory. */
+enum kind { UNIFORM, POPULAR, STICKY, CIRCLE, CHANGING, BAIT, N_KINDS };
+enum { MADE_LAYERS = 4, MADE_EXPERTS = 8, MADE_USED = 2, MADE_TOKENS = 500, MADE_ALL = MADE_LAYERS * MADE_EXPERTS };
+
+struct made {
+    struct routing_file file;
+    struct routing_pass passes[MADE_TOKENS];
+    uint8_t ids[MADE_TOKENS][MADE_LAYERS][MADE_USED];
+};
+
+/* An expert of the layer that few others are as likely as. */
+static uint8_t popular(uint64_t *seed, uint32_t layer, uint32_t first)
+{
+    const uint32_t a = random_u64(seed) % MADE_EXPERTS, b = random_u64(seed) % MADE_EXPERTS,
+                   c = random_u64(seed) % MADE_EXPERTS, least = a < b ? a : b;
+    return (uint8_t)(((least < c ? least : c) + layer + first) % MADE_EXPERTS);
+}
+
+static uint8_t made_id(const struct made *m, enum kind kind, uint32_t t, uint32_t l, uint32_t k, uint64_t *seed)
+{
+    if (kind == BAIT) /* what is popular for a while, and then the opposite */
+        kind = t < 60 ? POPULAR : STICKY;
+    switch (kind) {
+    case POPULAR: return popular(seed, l, 0);
+    case CHANGING: return popular(seed, l, t / 100 * 3);
+    case STICKY:
+        if (t && random_u64(seed) % 10)
+            return m->ids[t - 1][l][k];
+        break;
+    case CIRCLE: return (uint8_t)((t * MADE_USED + k) % MADE_EXPERTS);
+    default: break;
+    }
+    return (uint8_t)(random_u64(seed) % MADE_EXPERTS);
+}
+
+static void make_routing(struct made *m, enum kind kind, uint64_t seed)
+{
+    m->file = (struct routing_file){.n_layers = MADE_LAYERS,
+                                    .n_experts = MADE_EXPERTS,
+                                    .n_used = MADE_USED,
+                                    .passes = m->passes,
+                                    .n_passes = MADE_TOKENS};
+    for (uint32_t t = 0; t < MADE_TOKENS; t++) {
+        m->passes[t] = (struct routing_pass){.n_tokens = 1, .ids = &m->ids[t][0][0]};
+        for (uint32_t l = 0; l < MADE_LAYERS; l++)
+            for (uint32_t k = 0; k < MADE_USED; k++) {
+                uint8_t id = made_id(m, kind, t, l, k, &seed);
+                while (k && id == m->ids[t][l][0])
+                    id = (uint8_t)(random_u64(&seed) % MADE_EXPERTS);
+                m->ids[t][l][k] = id;
+            }
+    }
+}
+
+static double price(const struct replay *r, enum replay_path path)
+{
+    return (double)(r->n_uses - r->n_hits) + (path == REPLAY_PROMOTE ? REPLAY_PRICE * (double)r->n_uploads : 0);
+}
+
+/* Whatever the routing, LRU is lost to by no more than what it takes to see that. And where counts help they are used.
+ */
+static void test_made_routing(void **state)
+{
+    (void)state;
+    static struct made m;
+    uint32_t n_better = 0;
+    for (uint64_t seed = 1; seed <= 8; seed++)
+        for (enum kind kind = 0; kind < N_KINDS; kind++) {
+            make_routing(&m, kind, seed);
+            for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++)
+                for (uint32_t n = MADE_USED; n < MADE_ALL; n += 5) {
+                    struct replay lru = {0}, ours = {0};
+                    struct sc_error e = {0};
+                    if (!replay_run(&m.file, path, REPLAY_LRU, n, &lru, &e) ||
+                        !replay_run(&m.file, path, REPLAY_OURS, n, &ours, &e))
+                        fail_msg("%s", e.text);
+                    if (price(&ours, path) > 1.25 * price(&lru, path) + 4 * n)
+                        fail_msg("kind %d, seed %u, path %d, %u slots: %u hits, %u uploads, LRU %u, %u", (int)kind,
+                                 (unsigned)seed, (int)path, n, (unsigned)ours.n_hits, (unsigned)ours.n_uploads,
+                                 (unsigned)lru.n_hits, (unsigned)lru.n_uploads);
+                    n_better += price(&ours, path) < 0.9 * price(&lru, path);
+                }
+        }
+    assert_true(n_better > 200); /* of 560 */
 }
 
 enum { MAX_USES = 16, N_INDICES = 5, IMPOSSIBLE = -1000 };
@@ -310,9 +406,9 @@ static void test_hostile_trace(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_promotion), cmocka_unit_test(test_forgetting),    cmocka_unit_test(test_unused),
-        cmocka_unit_test(test_demand),    cmocka_unit_test(test_prompt),        cmocka_unit_test(test_traces),
-        cmocka_unit_test(test_optimum),   cmocka_unit_test(test_hostile_trace),
+        cmocka_unit_test(test_promotion),    cmocka_unit_test(test_forgetting), cmocka_unit_test(test_unused),
+        cmocka_unit_test(test_demand),       cmocka_unit_test(test_prompt),     cmocka_unit_test(test_traces),
+        cmocka_unit_test(test_made_routing), cmocka_unit_test(test_optimum),    cmocka_unit_test(test_hostile_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

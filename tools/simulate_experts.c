@@ -5,7 +5,8 @@
  *     simulate_experts [--slots N,N,...] [--svg FILE] TRACE...
  *
  * Three tables: what decode finds in slots, in percent, and what that costs in uploads, on both ways of the runtime
- * (replay.h), all traces together and the worst single one; and the time of a token's experts.
+ * (replay.h), all traces together and the worst single one; and the time of a token's experts. Then the claims, each
+ * with PASS or FAIL: plain LRU at (nearly) every number of slots, and Belady's optimum at those of the tables.
  */
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #include "curve.h"
 #include "replay.h"
 
-enum { MAX_SLOT_COUNTS = 64 };
+enum { MAX_SLOT_COUNTS = 64, MAX_CLAIM_BUDGETS = 128 };
 
 /* One row: results by cache, of all traces, and the worst ratios of a single one. */
 struct row {
@@ -221,6 +222,71 @@ static bool read_traces(struct simulation *s, char **paths, int n, struct sc_err
     return true;
 }
 
+/* The trace and the number of slots where something is worst. */
+struct worst {
+    double ratio;
+    uint64_t ours, theirs;
+    const char *trace;
+    uint32_t n_slots;
+};
+
+static void worsen(struct worst *w, double ratio, uint64_t ours, uint64_t theirs, const char *trace, uint32_t n_slots)
+{
+    if (ratio < w->ratio)
+        *w = (struct worst){ratio, ours, theirs, trace, n_slots};
+}
+
+static void print_worst(const char *claim, const struct worst *w)
+{
+    printf("%s: %s: ", w->ratio >= 1 ? "PASS" : "FAIL", claim);
+    if (w->trace)
+        printf("%.4f at worst, %llu against %llu, %u slots, %s\n", w->ratio, (unsigned long long)w->ours,
+               (unsigned long long)w->theirs, w->n_slots, w->trace);
+    else
+        printf("it has none anywhere\n");
+}
+
+/* In hits: misses less what uploads cost beside them. */
+static uint64_t cost(const struct replay *r)
+{
+    return r->n_uses - r->n_hits + REPLAY_PRICE * r->n_uploads;
+}
+
+static bool print_lru_claims(const struct simulation *s, char **paths, struct sc_error *e)
+{
+    struct worst hits[REPLAY_N_PATHS] = {{.ratio = HUGE_VAL}, {.ratio = HUGE_VAL}}, price = {.ratio = HUGE_VAL};
+    const uint32_t all = s->traces[0].n_layers * s->traces[0].n_experts, step = 1 + all / MAX_CLAIM_BUDGETS;
+    for (size_t t = 0; t < s->n_traces; t++)
+        for (uint32_t n = s->traces[t].n_used; n < all; n += step)
+            for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++) {
+                struct replay ours = {0}, lru = {0};
+                if (!replay_run(&s->traces[t], path, REPLAY_OURS, n, &ours, e) ||
+                    !replay_run(&s->traces[t], path, REPLAY_LRU, n, &lru, e))
+                    return false;
+                if (lru.n_hits)
+                    worsen(&hits[path], ratio(ours.n_hits, lru.n_hits), ours.n_hits, lru.n_hits, paths[t], n);
+                if (path == REPLAY_PROMOTE)
+                    worsen(&price, ratio(cost(&lru), cost(&ours)), cost(&ours), cost(&lru), paths[t], n);
+            }
+    printf("\n");
+    print_worst("hits never below LRU's, misses on the CPU", &hits[REPLAY_PROMOTE]);
+    print_worst("hits never below LRU's, misses uploaded", &hits[REPLAY_DEMAND]);
+    print_worst("misses and uploads (an upload is 3 misses) never dearer than LRU's", &price);
+    return true;
+}
+
+/* Where hits may stay out, what the best set that stays can have of Belady's is the most that few uploads allow. */
+static void print_belady_claim(const struct simulation *s)
+{
+    for (size_t i = 0; i < s->n_slots; i++) {
+        const struct row *row = &s->rows[REPLAY_PROMOTE][i];
+        const uint64_t belady = row->sums[REPLAY_BELADY].n_hits;
+        const double share = 100 * ratio(row->sums[REPLAY_OURS].n_hits, belady);
+        printf("%s: 80 %% of Belady's hits at %u slots: %.1f %%, the best set that stays has %.1f %%\n",
+               share >= 80 ? "PASS" : "FAIL", row->n_slots, share, 100 * ratio(row->sums[REPLAY_FIXED].n_hits, belady));
+    }
+}
+
 static bool run(struct simulation *s, char **paths, int n, const char *svg, struct sc_error *e)
 {
     if (!read_traces(s, paths, n, e))
@@ -237,6 +303,9 @@ static bool run(struct simulation *s, char **paths, int n, const char *svg, stru
     for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++)
         print_path(s, path);
     print_times(s);
+    if (!print_lru_claims(s, paths, e))
+        return false;
+    print_belady_claim(s);
     return !svg || write_svg(s, svg, e);
 }
 
