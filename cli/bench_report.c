@@ -124,7 +124,7 @@ static json_t *to_json(const struct bench_report *b, const struct bench_result *
     json_put(result, "n_prompt", json_count(r->is_prompt ? r->n : 0));
     json_put(result, "n_gen", json_count(r->is_prompt ? 0 : r->n));
     json_put(result, "n_ubatch", json_count(sc_engine_n_batch(b->engine)));
-    json_put(result, "type_kv", json_word(b->o->kv == SC_KV_F32 ? "f32" : "f16"));
+    json_put(result, "type_kv", json_word((const char *const[]){"f16", "f32", "q8_0"}[b->o->kv]));
     json_put(result, "avg_ts", json_number(mean));
     json_put(result, "stddev_ts", json_number(deviation));
     json_put(result, "samples_ts", samples);

@@ -92,8 +92,6 @@ static bool read_context(const struct options *o, uint64_t *out, struct sc_error
     *out = UINT64_MAX; /* what is wrong with the file is the engine's to say */
     if (sc_gguf_read_u64(sc_gguf_find_value(g, "llama.context_length"), &value) && value)
         *out = value;
-    if (sc_gguf_read_u64(sc_gguf_find_value(g, "llama.attention.sliding_window"), &value) && value && value < *out)
-        *out = value;
     if (o->context && (uint64_t)o->context < *out)
         *out = (uint64_t)o->context;
     sc_gguf_close(g);

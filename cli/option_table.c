@@ -93,7 +93,9 @@ static const struct option rows[N_OPTIONS] = {
     SWITCH(OPTION_NO_MMAP, "--no-mmap", no_mmap,
            "read the experts into RAM at the start instead of through\nthe mapping"),
     SWITCH(OPTION_MLOCK, "--mlock", mlock, "let the system move nothing of them out of RAM"),
-    CHOICE(OPTION_KV, "--kv", "f16|f32", kv, "type of the keys and values that are kept (default f16)"),
+    CHOICE(
+        OPTION_KV, "--kv", "f16|f32|q8_0", kv,
+        "type of the keys and values that are kept (default f16);\nq8_0 takes 17/32 of f16's memory and rounds more"),
     CHOICE(OPTION_CPU_EXPERTS, "--cpu-experts", "auto|on|off|all", cpu_experts,
            "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others, or every one; "
            "auto (the\ndefault): where that is faster"),

@@ -272,19 +272,10 @@ static bool read_rope(struct config *c, const struct reader *r)
            read_rope_factors(c, r);
 }
 
-/*
- * Attention always looks at the whole context. A model with a sliding window does the same as long as the context is no
- * longer than the window, so the window caps the context.
- */
 static bool read_context(struct config *c, const struct reader *r)
 {
-    uint32_t window;
-    if (!read_count(r, "llama.context_length", 1, INT32_MAX, &c->n_ctx_train) ||
-        !read_count_or(r, "llama.attention.sliding_window", 0, 0, UINT32_MAX, &window))
-        return false;
-    if (window > 0 && window < c->n_ctx_train)
-        c->n_ctx_train = window;
-    return true;
+    return read_count(r, "llama.context_length", 1, INT32_MAX, &c->n_ctx_train) &&
+           read_count_or(r, "llama.attention.sliding_window", 0, 0, UINT32_MAX, &c->window);
 }
 
 static bool read_vocab(struct config *c, const struct reader *r)

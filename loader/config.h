@@ -21,7 +21,8 @@ struct config {
     uint32_t n_experts;  /* 0: dense */
     uint32_t n_experts_used;
     uint32_t n_vocab;
-    uint32_t n_ctx_train; /* at most the model's sliding window: attention here looks at the whole context */
+    uint32_t n_ctx_train;
+    uint32_t window; /* positions that a token attends to, itself included; 0: all */
     float norm_eps;
 
     /* rotary position embedding: pair i of n_rot / 2 turns by pos * freq_scale * base^(-2i / n_rot) / factor[i] */

@@ -51,6 +51,18 @@ static bool check_context(struct sc_engine *engine, struct sc_error *e)
     return true;
 }
 
+static bool check_kv_type(const struct sc_engine *engine, struct sc_error *e)
+{
+    const struct sc_engine_params *p = &engine->params;
+    if (p->kv_type != SC_KV_F32 && p->kv_type != SC_KV_F16 && p->kv_type != SC_KV_Q8_0)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "there is no type %d of a KV cache", (int)p->kv_type);
+    if (p->kv_type == SC_KV_Q8_0 && engine->config.head_dim % 32 != 0)
+        return sc_fail(e, SC_UNSUPPORTED,
+                       "a KV cache of type q8_0 needs heads of a multiple of 32 values, and those of %s have %u",
+                       p->model_path, engine->config.head_dim);
+    return true;
+}
+
 bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_error *e)
 {
     const char *path = engine->params.model_path;
@@ -60,7 +72,7 @@ bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_err
         return false;
     hot_set_init(&engine->hot_set, engine->params.no_hot_set ? "" : engine->params.cache_dir, engine->gguf);
     engine->tokenizer = sc_tokenizer_create(engine->gguf, &engine->tokenizer_error);
-    return check_context(engine, e);
+    return check_context(engine, e) && check_kv_type(engine, e);
 }
 
 static bool show_fabrication(void *user, uint64_t done, uint64_t total)

@@ -29,14 +29,15 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
     const struct activations a = of_tokens(all, m, n);
     const struct config *g = m->config;
     const struct layer *w = &m->layers[l];
-    const struct heads heads = {.n = g->n_heads, .n_kv = g->n_kv_heads, .dim = g->head_dim, .n_rot = g->n_rot};
+    const struct heads heads = {
+        .n = g->n_heads, .n_kv = g->n_kv_heads, .dim = g->head_dim, .n_rot = g->n_rot, .window = g->window};
 
     op_rms_norm(c, a.normed, a.x, w->attn_norm, g->norm_eps);
     op_linear(c, a.q, w->attn_q, a.normed);
     op_linear(c, a.k, w->attn_k, a.normed);
     op_linear(c, a.v, w->attn_v, a.normed);
     op_rope_store(c, kv, a.q, a.k, a.v, a.angles, a.step, heads);
-    op_attention(c, a.att, a.q, kv, a.partial, n == 1 ? a.n_splits : 1, a.step, heads);
+    op_attention(c, a.att, a.q, kv, a.partial, a.done, a.step, heads);
     op_linear_add(c, a.x, w->attn_output, a.att);
 
     op_rms_norm(c, a.normed, a.x, w->ffn_norm, g->norm_eps);

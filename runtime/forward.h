@@ -14,13 +14,12 @@
 struct activations {
     uint32_t n_batch;
     uint32_t n_host;             /* the host may compute experts of passes of so many tokens; 0: of none */
-    uint32_t n_splits;           /* of attention, when one token is computed */
     struct tensor x;             /* (n, n_embd) the residual stream */
     struct tensor normed;        /* (n, n_embd) */
     struct tensor q;             /* (n, n_heads * head_dim) */
     struct tensor k, v;          /* (n, n_kv_heads * head_dim) */
     struct tensor att;           /* (n, n_heads * head_dim) */
-    struct tensor partial;       /* (n_heads * n_splits, head_dim + 2) attention's splits */
+    struct tensor partial, done; /* (n_heads * splits, head_dim + 4), (1, any) u32: attention's pieces of the cache */
     struct tensor router_logits; /* (n, n_experts) */
     struct routing routing;
     struct tensor gate, up; /* (n * n_used, n_ff); dense: (n, n_ff) */

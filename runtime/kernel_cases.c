@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-enum { VALUE_ALIGNMENT = 256, N_SPLITS = 16 };
+enum { VALUE_ALIGNMENT = 256 };
 
 static const struct kernel_shape shapes[] = {
     {"8x7b", 4096, 14336, 32, 8, 128, 8, 2, 32000, 32768}, {"8x22b", 6144, 16384, 48, 8, 128, 8, 2, 32768, 65536},
@@ -164,14 +164,14 @@ static void record_rope_store(struct kernel_trial *t)
 static void record_attention(struct kernel_trial *t)
 {
     const struct heads h = heads(t->shape);
-    const uint32_t n_splits = t->n == 1 ? N_SPLITS : 1;
+    const uint32_t pieces = t->n < ATTENTION_MAX_PIECES ? ATTENTION_MAX_PIECES / t->n : 1;
     const struct tensor y = value(t, t->n, h.n * h.dim), q = value(t, t->n, h.n * h.dim);
     const struct kv_cache kv = cache(t, t->depth + t->n);
     const double bytes = t->bytes; /* what the pieces leave behind could be avoided */
-    const struct tensor partial = value(t, t->n * h.n * n_splits, h.dim + 2);
+    const struct tensor partial = value(t, t->n * h.n * pieces, h.dim + 4);
     t->bytes = bytes;
     t->flop = 4.0 * t->n * h.n * h.dim * (t->depth + 0.5 * (t->n + 1));
-    op_attention(t->commands, y, q, kv, partial, n_splits, t->step, h);
+    op_attention(t->commands, y, q, kv, partial, t->done, t->step, h);
     snprintf(t->size, sizeof(t->size), "behind %u", t->depth);
 }
 

@@ -30,7 +30,7 @@ struct kernel_trial {
     uint32_t n_hit;                  /* different experts that the tokens chose */
     VkDeviceAddress weights, values; /* where the next matrix and the next activations go */
     VkDeviceAddress slots;           /* (n_experts) addresses of the experts' slots */
-    struct tensor tokens, step;
+    struct tensor tokens, step, done;
     struct routing routing; /* all but the probabilities, which are values */
 
     /* what recording tells */

@@ -5,13 +5,14 @@
 
 #include "random_blocks.h"
 
-enum { MAX_TABLES = 64 };
+enum { MAX_TABLES = 64, MAX_COUNTERS = 1024 };
 
 static const uint64_t CHUNK_BYTES = 1 << 20;
 static const float SIGMA_WEIGHTS = 0.02f, SIGMA_VALUES = 1;
 
 struct head {
     struct step step;
+    uint32_t done[MAX_COUNTERS]; /* of attention */
     uint32_t tokens[KERNEL_MAX_TOKENS];
     uint32_t ids[KERNEL_MAX_TOKENS * SC_MAX_EXPERTS_USED];
     uint64_t slots[MAX_TABLES][SC_MAX_EXPERTS];
@@ -97,10 +98,11 @@ struct kernel_trial kernel_trial_of(const struct kernel_shape *s, enum sc_type t
 {
     const struct tensor words = {.type = SC_F32, .rows = 1};
     struct kernel_trial t = {.shape = s, .type = type, .n = n, .depth = depth, .n_hit = s->n_used};
-    t.tokens = t.step = t.routing.ids = t.routing.probs = words;
+    t.tokens = t.step = t.done = t.routing.ids = t.routing.probs = words;
     t.tokens.rows = t.routing.ids.rows = t.routing.probs.rows = n;
     t.tokens.cols = 1;
     t.step.cols = sizeof(struct step) / sizeof(uint32_t);
+    t.done.cols = MAX_COUNTERS;
     t.routing.ids.cols = t.routing.probs.cols = s->n_used;
     place_groups(&t.routing, s, n, 0);
     return t;
@@ -138,6 +140,7 @@ static bool prepare_head(struct kernel_trials *k, struct kernel_trial *t, uint64
     const struct kernel_shape *s = t->shape;
     const VkDeviceAddress at = k->head.address;
     uint64_t random = 2;
+    memset(h->done, 0, sizeof(h->done));
     h->step = (struct step){.n_past = t->depth, .n_tokens = t->n};
     for (uint32_t i = 0; i < t->n; i++)
         h->tokens[i] = (uint32_t)(random_u64(&random) % s->n_vocab);
@@ -145,6 +148,7 @@ static bool prepare_head(struct kernel_trials *k, struct kernel_trial *t, uint64
     for (uint64_t i = 0; i < (uint64_t)MAX_TABLES * s->n_experts; i++)
         h->slots[i / s->n_experts][i % s->n_experts] = k->weights.address + i % copies * t->weight_bytes;
     t->step.address = at + offsetof(struct head, step);
+    t->done.address = at + offsetof(struct head, done);
     t->tokens.address = at + offsetof(struct head, tokens);
     t->routing.ids.address = at + offsetof(struct head, ids);
     t->routing.grids_buffer = &k->head;

@@ -42,14 +42,18 @@ struct routing {
     const struct buffer *grids_buffer; /* that grids lie in */
 };
 
-/* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32 or SC_F16. */
+/* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32, SC_F16 or SC_Q8_0. */
 struct kv_cache {
-    struct tensor k, v; /* rows: n_ctx, cols: n_kv_heads * head_dim */
+    struct tensor k, v; /* rows: n_ctx, cols: kv_cols of n_kv_heads * head_dim */
 };
 
 struct heads {
     uint32_t n, n_kv, dim, n_rot;
+    uint32_t window; /* positions that a token attends to, itself included; 0: all */
 };
+
+/* The columns of a cache for n values a position: rows of q8_0 are filled up to whole 16 bytes. */
+uint32_t kv_cols(enum sc_type type, uint32_t n);
 
 uint64_t tensor_size_bytes(const struct tensor *t);
 
@@ -75,12 +79,18 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q /* (n
                    struct tensor angles /* (n, n_rot) cos, sin pairs */, struct tensor step, struct heads h);
 
 /*
- * y = softmax(q k^T / sqrt(dim), each token seeing itself and what is before it) v, the cache cut into n_splits pieces
- * that are computed at once; `partial` holds them until they are merged: (n * n_heads * n_splits, dim + 2), unused if
- * n_splits is 1.
+ * y = softmax(q k^T / sqrt(dim), each token seeing itself and what is before it in the window) v. A long cache is cut
+ * into as many pieces as `partial` holds, (n * n_heads * pieces, dim + 4), which are computed at once and merged by the
+ * last of them; `done` counts them and is 0 before and after. Without rows they are not needed: one piece.
  */
 void op_attention(struct commands *c, struct tensor y /* (n, n_heads * dim) */, struct tensor q, struct kv_cache kv,
-                  struct tensor partial, uint32_t n_splits, struct tensor step, struct heads h);
+                  struct tensor partial, struct tensor done /* (1, attention_tiles(n, h) * n_kv) u32 at least */,
+                  struct tensor step, struct heads h);
+
+enum { ATTENTION_MAX_PIECES = 64 };
+
+/* Workgroups of n tokens for each KV head and piece. */
+uint32_t attention_tiles(uint32_t n, struct heads h);
 
 /* The n_used best experts of each token by its router logits, and their softmax. */
 void op_route(struct commands *c, struct routing r, struct tensor logits /* (n, n_experts) */);

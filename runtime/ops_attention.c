@@ -2,18 +2,37 @@
 #include <math.h>
 
 #include "dispatch.h"
+#include "variants.h"
 
 enum {
     ATTENTION_ROWS = 8, /* queries of a workgroup, as in attention.comp */
     MAX_HEAD_DIM = 256,
 };
 
+uint32_t kv_cols(enum sc_type type, uint32_t n)
+{
+    return type == SC_Q8_0 ? (n + 255) / 256 * 256 : n;
+}
+
+static uint32_t row_bytes(struct kv_cache kv)
+{
+    const struct tensor row = tensor_rows(kv.k, 1);
+    return (uint32_t)tensor_size_bytes(&row);
+}
+
+static bool kv_fits(struct kv_cache kv, struct heads h)
+{
+    return (kv.k.type == SC_F32 || kv.k.type == SC_F16 || (kv.k.type == SC_Q8_0 && h.dim % 32 == 0)) &&
+           kv.v.type == kv.k.type && kv.k.cols == kv_cols(kv.k.type, h.n_kv * h.dim) && kv.v.cols == kv.k.cols &&
+           h.dim % 4 == 0;
+}
+
 void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q, struct tensor k, struct tensor v,
                    struct tensor angles, struct tensor step, struct heads h)
 {
     const bool fit = q.cols == h.n * h.dim && k.cols == h.n_kv * h.dim && v.cols == k.cols && q.rows == k.rows &&
-                     v.rows == k.rows && angles.cols == h.n_rot && angles.rows >= q.rows && kv.k.cols == k.cols &&
-                     h.dim % 4 == 0 && h.n_rot <= h.dim && h.n_rot % 2 == 0;
+                     v.rows == k.rows && angles.cols == h.n_rot && angles.rows >= q.rows && kv_fits(kv, h) &&
+                     h.n_rot <= h.dim && h.n_rot % 2 == 0;
     if (!shapes_fit(c, fit, "op_rope_store"))
         return;
     struct rope_store_args args = {
@@ -28,43 +47,48 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q, stru
         .n_kv_heads = h.n_kv,
         .head_dim = h.dim,
         .n_rot = h.n_rot,
+        .kv_row_bytes = row_bytes(kv),
     };
-    const enum kernel kernel = kv.k.type == SC_F32 ? KERNEL_ROPE_STORE : KERNEL_ROPE_STORE_F16;
-    DISPATCH(c, kernel, &args, groups((q.cols + 2 * k.cols) / 2, WORKGROUP), q.rows, 1, reads(k), reads(v),
-             reads(angles), reads(step), writes(q), writes(kv.k), writes(kv.v));
+    const uint32_t n_stores = kv.k.type == SC_Q8_0 ? groups(k.cols, 64) : k.cols / 2; /* of kv_store */
+    DISPATCH(c, kernel_of_type(KERNEL_ROPE_STORE_F32, kv.k.type), &args, groups(q.cols / 2 + 2 * n_stores, WORKGROUP),
+             q.rows, 1, reads(k), reads(v), reads(angles), reads(step), writes(q), writes(kv.k), writes(kv.v));
+}
+
+uint32_t attention_tiles(uint32_t n, struct heads h)
+{
+    return groups((uint64_t)n * (h.n / h.n_kv), ATTENTION_ROWS);
 }
 
 void op_attention(struct commands *c, struct tensor y, struct tensor q, struct kv_cache kv, struct tensor partial,
-                  uint32_t n_splits, struct tensor step, struct heads h)
+                  struct tensor done, struct tensor step, struct heads h)
 {
-    const bool fit =
-        y.rows == q.rows && y.cols == q.cols && q.cols == h.n * h.dim && kv.k.cols == h.n_kv * h.dim &&
-        h.dim % 4 == 0 && h.dim <= MAX_HEAD_DIM && h.n % h.n_kv == 0 && n_splits > 0 &&
-        (n_splits == 1 || ((uint64_t)q.rows * h.n * n_splits <= partial.rows && partial.cols == h.dim + 2));
+    const bool heads_fit = h.dim > 0 && h.dim <= MAX_HEAD_DIM && h.n_kv > 0 && h.n % h.n_kv == 0;
+    if (!shapes_fit(c, heads_fit && q.rows > 0 && kv_fits(kv, h), "op_attention"))
+        return;
+    const uint32_t tiles = attention_tiles(q.rows, h), room = partial.rows / (q.rows * h.n);
+    const uint32_t n_pieces = room > ATTENTION_MAX_PIECES ? ATTENTION_MAX_PIECES : room > 1 ? room : 1;
+    const bool fit = y.rows == q.rows && y.cols == q.cols && q.cols == h.n * h.dim &&
+                     (n_pieces == 1 || (partial.cols == h.dim + 4 && done.cols >= tiles * h.n_kv));
     if (!shapes_fit(c, fit, "op_attention"))
         return;
+    if (n_pieces == 1)
+        partial.rows = done.rows = 0;
     struct attention_args args = {
         .q = q.address,
         .k_cache = kv.k.address,
         .v_cache = kv.v.address,
         .y = y.address,
         .partial = partial.address,
+        .done = done.address,
         .step = step.address,
         .n_heads = h.n,
         .n_kv_heads = h.n_kv,
         .head_dim = h.dim,
-        .n_splits = n_splits,
+        .kv_row_bytes = row_bytes(kv),
+        .n_splits = n_pieces,
+        .window = h.window ? h.window : UINT32_MAX,
         .scale = 1 / sqrtf((float)h.dim),
     };
-    const enum kernel kernel = kv.k.type == SC_F32 ? KERNEL_ATTENTION : KERNEL_ATTENTION_F16;
-    const uint32_t tiles = groups((uint64_t)q.rows * (h.n / h.n_kv), ATTENTION_ROWS);
-    if (n_splits == 1) {
-        DISPATCH(c, kernel, &args, tiles, h.n_kv, 1, reads(q), reads(kv.k), reads(kv.v), reads(step), writes(y));
-        return;
-    }
-    DISPATCH(c, kernel, &args, tiles, h.n_kv, n_splits, reads(q), reads(kv.k), reads(kv.v), reads(step),
-             writes(partial));
-    struct attention_reduce_args reduce = {
-        .partial = partial.address, .y = y.address, .head_dim = h.dim, .n_splits = n_splits};
-    DISPATCH(c, KERNEL_ATTENTION_REDUCE, &reduce, q.rows * h.n, 1, 1, reads(partial), writes(y));
+    DISPATCH(c, kernel_of_type(KERNEL_ATTENTION_F32, kv.k.type), &args, tiles, h.n_kv, n_pieces, reads(q), reads(kv.k),
+             reads(kv.v), reads(step), writes(partial), writes(done), writes(y));
 }

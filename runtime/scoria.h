@@ -87,7 +87,7 @@ bool sc_kernel_bench(const struct sc_kernel_bench_params *params, struct sc_erro
 
 enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };
 enum sc_phase { SC_PHASE_LOAD, SC_PHASE_COMPILE, SC_PHASE_PREFILL };
-enum sc_kv_type { SC_KV_F16, SC_KV_F32 };
+enum sc_kv_type { SC_KV_F16, SC_KV_F32, SC_KV_Q8_0 }; /* q8_0: head sizes that are a multiple of 32 */
 
 /*
  * Whether the CPU computes experts, of single tokens and small batches. ON: those that no slot holds, or all or none

@@ -7,7 +7,7 @@
 enum {
     MAX_LOGIT_ROWS = 32,
     MAX_HOST_TOKENS = 64,
-    N_SPLITS = 16, /* pieces of the KV cache that a decode step attends to at once */
+    CPU_WORKGROUPS = 16, /* attention's, where the device is a CPU: so many keep its cores busy */
     MAX_TENSORS = 20,
     ALIGNMENT = 256,
 };
@@ -22,20 +22,27 @@ static uint64_t aligned(uint64_t bytes)
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
+/* Attention counts the pieces of each of its workgroups: they are most when the most tokens have two. */
+static uint32_t done_counters(const struct config *c)
+{
+    const struct heads h = {.n = c->n_heads, .n_kv = c->n_kv_heads};
+    return attention_tiles(ATTENTION_MAX_PIECES / 2, h) * c->n_kv_heads;
+}
+
 /* The shapes of the activations for n_batch tokens, still without addresses. */
 static struct activations shapes(const struct config *c, uint32_t n_batch)
 {
     const uint32_t n_used = c->n_experts ? c->n_experts_used : 1;
     struct activations a = {
         .n_batch = n_batch,
-        .n_splits = N_SPLITS,
         .x = f32(n_batch, c->n_embd),
         .normed = f32(n_batch, c->n_embd),
         .q = f32(n_batch, c->n_heads * c->head_dim),
         .k = f32(n_batch, c->n_kv_heads * c->head_dim),
         .v = f32(n_batch, c->n_kv_heads * c->head_dim),
         .att = f32(n_batch, c->n_heads * c->head_dim),
-        .partial = f32(c->n_heads * N_SPLITS, c->head_dim + 2),
+        .partial = f32(c->n_heads * ATTENTION_MAX_PIECES, c->head_dim + 4),
+        .done = f32(1, done_counters(c)),
         .gate = f32(n_batch * n_used, c->n_ff),
         .up = f32(n_batch * n_used, c->n_ff),
         .tokens = f32(n_batch, 1),
@@ -94,8 +101,9 @@ static bool place_activations(struct slabs *slabs, struct activations *a, struct
 
 static struct tensor kv_shape(const struct config *c, uint32_t n_ctx, enum sc_kv_type kv_type)
 {
-    return (struct tensor){
-        .type = kv_type == SC_KV_F32 ? SC_F32 : SC_F16, .rows = n_ctx, .cols = c->n_kv_heads * c->head_dim};
+    static const enum sc_type types[] = {[SC_KV_F16] = SC_F16, [SC_KV_F32] = SC_F32, [SC_KV_Q8_0] = SC_Q8_0};
+    const enum sc_type type = types[kv_type];
+    return (struct tensor){.type = type, .rows = n_ctx, .cols = kv_cols(type, c->n_kv_heads * c->head_dim)};
 }
 
 /* A place for the keys and one for the values of each layer; places may be NULL. */
@@ -110,19 +118,18 @@ static bool place_kv(struct slabs *slabs, const struct config *c, uint32_t n_ctx
     return true;
 }
 
-static uint64_t tokens_offset(void)
-{
-    return aligned(sizeof(struct step));
-}
+/* Where in a step's inputs each part begins, behind struct step. */
+struct input_layout {
+    uint64_t done, tokens, angles, size_bytes;
+};
 
-static uint64_t angles_offset(uint32_t n_batch)
+static struct input_layout input_layout(const struct config *c, uint32_t n_batch)
 {
-    return tokens_offset() + aligned(n_batch * sizeof(uint32_t));
-}
-
-static uint64_t input_bytes(const struct config *c, uint32_t n_batch)
-{
-    return angles_offset(n_batch) + (uint64_t)n_batch * c->n_rot * sizeof(float);
+    struct input_layout i = {.done = aligned(sizeof(struct step))};
+    i.tokens = i.done + aligned(done_counters(c) * sizeof(uint32_t));
+    i.angles = i.tokens + aligned(n_batch * sizeof(uint32_t));
+    i.size_bytes = i.angles + (uint64_t)n_batch * c->n_rot * sizeof(float);
+    return i;
 }
 
 static uint32_t logit_rows(uint32_t n_batch)
@@ -168,9 +175,10 @@ bool session_measure(struct session_footprint *f, const struct config *c, uint32
     struct slabs slabs = {0}, kv_slabs = {0};
     struct place places[MAX_TENSORS];
     const bool ok = place_activations(&slabs, &a, places, e) && place_kv(&kv_slabs, c, n_ctx, kv_type, NULL, e);
-    f->activation_bytes = slabs_footprint(&slabs) + buffer_footprint(input_bytes(c, n_batch));
+    const uint64_t input_bytes = buffer_footprint(input_layout(c, n_batch).size_bytes);
+    f->activation_bytes = slabs_footprint(&slabs) + input_bytes;
     f->kv_bytes = slabs_footprint(&kv_slabs);
-    f->host_bytes = buffer_footprint(input_bytes(c, n_batch)) + buffer_footprint(result_layout(c, n_batch).size_bytes);
+    f->host_bytes = input_bytes + buffer_footprint(result_layout(c, n_batch).size_bytes);
     slabs_finish(&slabs, NULL);
     slabs_finish(&kv_slabs, NULL);
     return ok;
@@ -189,6 +197,9 @@ static bool init_activations(struct session_memory *s, const struct config *c, u
         list[i]->address = slabs_address(&s->activation_slabs, places[i]);
     if (c->n_experts)
         s->a.routing.grids_buffer = slabs_buffer(&s->activation_slabs, s->a.routing.grids.address);
+    const uint32_t cpu_pieces = (CPU_WORKGROUPS + c->n_kv_heads - 1) / c->n_kv_heads;
+    if (s->gpu->info.kind == SC_DEVICE_CPU)
+        s->a.partial.rows = c->n_heads * cpu_pieces;
     return true;
 }
 
@@ -211,18 +222,21 @@ static bool init_kv(struct session_memory *s, const struct config *c, uint32_t n
 
 static bool init_host(struct session_memory *s, const struct config *c, uint32_t n_batch, struct sc_error *e)
 {
+    const struct input_layout in = input_layout(c, n_batch);
     const struct result_layout layout = result_layout(c, n_batch);
-    if (!buffer_init(s->gpu, &s->inputs, MEMORY_UPLOAD, input_bytes(c, n_batch), "a step's inputs", e) ||
-        !buffer_init(s->gpu, &s->device_inputs, MEMORY_DEVICE, input_bytes(c, n_batch), "a step's inputs", e) ||
+    if (!buffer_init(s->gpu, &s->inputs, MEMORY_UPLOAD, in.size_bytes, "a step's inputs", e) ||
+        !buffer_init(s->gpu, &s->device_inputs, MEMORY_DEVICE, in.size_bytes, "a step's inputs", e) ||
         !buffer_init(s->gpu, &s->results, MEMORY_READBACK, layout.size_bytes, "a step's results", e))
         return false;
     uint8_t *inputs = s->inputs.mapped, *results = s->results.mapped;
     s->step = (struct step *)(void *)inputs;
-    s->tokens = (uint32_t *)(void *)(inputs + tokens_offset());
-    s->angles_offset = angles_offset(n_batch);
-    s->angles = (float *)(void *)(inputs + s->angles_offset);
+    memset(inputs + in.done, 0, done_counters(c) * sizeof(uint32_t));
+    s->tokens = (uint32_t *)(void *)(inputs + in.tokens);
+    s->angles_offset = in.angles;
+    s->angles = (float *)(void *)(inputs + in.angles);
     s->a.step.address = s->device_inputs.address;
-    s->a.tokens.address = s->device_inputs.address + tokens_offset();
+    s->a.done.address = s->device_inputs.address + in.done;
+    s->a.tokens.address = s->device_inputs.address + in.tokens;
     s->a.angles.address = s->device_inputs.address + s->angles_offset;
     s->n_logit_rows = logit_rows(n_batch);
     s->a.logits = f32(s->n_logit_rows, c->n_vocab);

@@ -20,7 +20,7 @@ struct session_memory {
     struct kv_cache *kv; /* (n_layers) */
     struct slabs kv_slabs, activation_slabs;
     struct buffer inputs;        /* host: what a step reads, laid out like device_inputs */
-    struct buffer device_inputs; /* struct step, then tokens, then angles */
+    struct buffer device_inputs; /* struct step, attention's counters (zeros), tokens, angles */
     struct buffer results;       /* host: logits, then the routers' choices */
     struct step *step;           /* in inputs */
     uint32_t *tokens;            /* in inputs: (n_batch) */

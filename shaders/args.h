@@ -86,38 +86,36 @@ struct rope_store_args {
     address k;       /* (n_tokens, n_kv_heads, head_dim) */
     address v;       /* (n_tokens, n_kv_heads, head_dim) */
     address angles;  /* (n_tokens, n_rot / 2) vec2(cos, sin) */
-    address k_cache; /* (n_ctx, n_kv_heads, head_dim) */
-    address v_cache; /* (n_ctx, n_kv_heads, head_dim) */
-    address step;    /* struct step */
+    address k_cache; /* (n_ctx, n_kv_heads, head_dim), as kv.glsl lays it out */
+    address v_cache;
+    address step; /* struct step */
     u32 n_heads;
     u32 n_kv_heads;
     u32 head_dim;
     u32 n_rot;
+    u32 kv_row_bytes; /* of a position in each cache */
 };
 
 /*
- * Causal grouped-query attention of n_tokens queries over the cache, the positions cut into n_splits pieces. With one
- * split y is the result; otherwise each split leaves its weighted sum in `partial` and attention_reduce merges them.
+ * Causal grouped-query attention of n_tokens queries over the cache, whose visible positions are cut into at most
+ * n_splits pieces. The last piece of a tile to be done merges all of them; until then they leave their weighted sums in
+ * `partial`, unless there is only one.
  */
 struct attention_args {
     address q; /* (n_tokens, n_heads, head_dim) */
     address k_cache;
     address v_cache;
     address y;       /* (n_tokens, n_heads, head_dim) */
-    address partial; /* (n_tokens, n_heads, n_splits, head_dim + 2): weighted sums, then the maximum and the sum */
+    address partial; /* (n_tokens, n_heads, n_splits, head_dim + 4): weighted sums, then maximum, sum, two unused */
+    address done;    /* (tiles, n_kv_heads) u32: pieces that are done; 0 before and after */
     address step;
     u32 n_heads;
     u32 n_kv_heads;
     u32 head_dim;
-    u32 n_splits;
+    u32 kv_row_bytes;
+    u32 n_splits; /* at most 64 */
+    u32 window;   /* positions that a token sees, itself included */
     f32 scale;
-};
-
-struct attention_reduce_args {
-    address partial;
-    address y;
-    u32 head_dim;
-    u32 n_splits;
 };
 
 /* The n_used best of each token's router logits, best first, and their softmax among themselves. */

@@ -4,121 +4,180 @@
  * Causal grouped-query attention with a running softmax (Dao et al. 2022; Milakov and Gimelshein 2018). A "row" is one query:
  * one head of one token. Rows that share a KV head are packed: row = token * (n_heads / n_kv_heads) + head in its group.
  * Workgroup (tile of 8 rows, KV head, split): 64 threads walk the split's positions 64 at a time; a thread scores one
- * position against all 8 rows, then 8 threads a row make the softmax, then a thread sums two dimensions of v (head_dim of
- * 256: four) over the 64 positions. Every key and value is read once per 8 rows. Bound by the bytes of the cache in decode.
+ * position against all 8 rows, then 8 threads a row make the softmax, then a thread sums 4 dimensions of v over the positions,
+ * which it shares with as many threads as are left over. The tile's last split to be done merges all: y = sum of
+ * e^(m_s - m) sums_s / sum of e^(m_s - m) l_s, m the greatest m_s, s in order. Bound by the bytes of the cache in decode.
  */
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
-#include "kv.glsl"
 
 layout(local_size_x = 64) in;
 layout(push_constant) uniform Args { attention_args a; };
+layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Partial { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer Done { uint at[]; };
 
-const uint ROWS = 8, MAX_DIM = 256;
+#include "kv.glsl"
+
+const uint ROWS = 8, MAX_QUADS = 64, STEP = 64;
+const uint MIN_SPLIT = 128;    /* positions: fewer are not worth a merge */
 const float LOWEST = -3.0e38; /* finite, so that LOWEST - LOWEST is 0 */
 
-shared vec4 q_tile[ROWS * MAX_DIM / 4];
-shared float weight[ROWS * 64]; /* (row, position): score, then its exponential */
-shared float part_max[64], part_sum[64];
+shared vec4 tile[ROWS * MAX_QUADS]; /* q; in the end (row, thread) the threads' sums, then (row, split) what is merged */
+shared float weight[ROWS * STEP];   /* (row, position or split): score, then its exponential */
+shared float part_max[64], part_sum[64], keep[ROWS];
+shared bool is_last;
+
+/*
+ * Of the row that 8 threads share, the scores from `from` to `to` - 1 become exponentials, all others 0. Earlier sums are
+ * to shrink by keep[row].
+ */
+void softmax(uint from, uint to, inout float row_max, inout float row_sum)
+{
+    const uint tid = gl_LocalInvocationID.x, row = tid / 8;
+    float m = LOWEST;
+    for (uint j = tid % 8; j < STEP; j += 8)
+        if (j >= from && j < to)
+            m = max(m, weight[row * STEP + j]);
+    part_max[tid] = m;
+    barrier();
+    m = row_max;
+    [[unroll]] for (uint j = 0; j < 8; j++)
+        m = max(m, part_max[row * 8 + j]);
+    float sum = 0;
+    for (uint j = tid % 8; j < STEP; j += 8) {
+        const float e = j >= from && j < to ? exp(weight[row * STEP + j] - m) : 0;
+        weight[row * STEP + j] = e;
+        sum += e;
+    }
+    part_sum[tid] = sum;
+    const float shrink = exp(row_max - m);
+    if (tid % 8 == 0)
+        keep[row] = shrink;
+    barrier();
+    row_max = m;
+    row_sum *= shrink;
+    [[unroll]] for (uint j = 0; j < 8; j++)
+        row_sum += part_sum[row * 8 + j];
+}
 
 void main()
 {
     const uint tid = gl_LocalInvocationID.x, kv_head = gl_WorkGroupID.y, split = gl_WorkGroupID.z;
-    const uint group = a.n_heads / a.n_kv_heads, quads = a.head_dim / 4, pairs = a.head_dim / 2;
+    const uint group = a.n_heads / a.n_kv_heads, quads = a.head_dim / 4;
     const step s = Step(a.step).s;
     const uint first_row = gl_WorkGroupID.x * ROWS, n_rows = min(ROWS, s.n_tokens * group - first_row);
 
-    /* the split's positions, as far as the tile's last row sees */
-    const uint per_split = ((s.n_past + s.n_tokens + a.n_splits - 1) / a.n_splits + 63) / 64 * 64;
-    const uint begin = split * per_split;
-    const uint end = min(begin + per_split, s.n_past + (first_row + n_rows - 1) / group + 1);
+    /* what the tile sees, and the split's share of it */
+    const uint first_limit = s.n_past + first_row / group + 1, last_limit = s.n_past + (first_row + n_rows - 1) / group + 1;
+    const uint first_seen = first_limit - min(first_limit, a.window), n_seen = last_limit - first_seen;
+    const uint per_split = max(((n_seen + a.n_splits - 1) / a.n_splits + STEP - 1) / STEP * STEP, MIN_SPLIT);
+    const uint n_splits = a.n_splits == 1 ? 1 : (n_seen + per_split - 1) / per_split;
+    if (split >= n_splits)
+        return;
+    const uint begin = first_seen + split * per_split, end = n_splits == 1 ? last_limit : min(begin + per_split, last_limit);
 
     for (uint i = tid; i < ROWS * quads; i += 64) {
         const uint r = first_row + min(i / quads, n_rows - 1);
         const uint head = r / group * a.n_heads + kv_head * group + r % group;
-        q_tile[i] = Quads(a.q).at[head * quads + i % quads];
+        tile[i] = Quads(a.q).at[head * quads + i % quads];
     }
     barrier();
 
-    const uint my_row = tid / 8, my_limit = s.n_past + (first_row + my_row) / group + 1; /* for the softmax */
+    const uint my_limit = s.n_past + (first_row + tid / 8) / group + 1; /* of the row whose softmax this thread makes */
+    const uint my_first = my_limit - min(my_limit, a.window);
+    const uint n_sharers = 64 / quads, share = tid / quads, quad = tid % quads;
     float row_max = LOWEST, row_sum = 0;
-    vec2 sums[2][ROWS];
+    vec4 sums[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
-        sums[0][r] = sums[1][r] = vec2(0);
+        sums[r] = vec4(0);
 
-    for (uint base = begin; base < end; base += 64) {
-        const uint n = min(64, end - base);
+    for (uint base = begin; base < end; base += STEP) {
+        const uint n = min(STEP, end - base);
 
         float scores[ROWS];
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             scores[r] = 0;
-        const uint key = ((base + min(tid, n - 1)) * a.n_kv_heads + kv_head) * quads;
+        const uvec2 key = kv_row(a.k_cache, base + min(tid, n - 1));
         for (uint d = 0; d < quads; d++) {
-            const vec4 k = kv_quad(a.k_cache, key + d);
+            const vec4 k = kv_quad(key, kv_head * quads + d);
             [[unroll]] for (uint r = 0; r < ROWS; r++)
-                scores[r] += dot(q_tile[r * quads + d], k);
+                scores[r] += dot(tile[r * quads + d], k);
         }
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            weight[r * 64 + tid] = scores[r] * a.scale;
+            weight[r * STEP + tid] = scores[r] * a.scale;
         barrier();
 
-        float m = LOWEST;
-        for (uint j = tid % 8; j < n; j += 8)
-            if (base + j < my_limit)
-                m = max(m, weight[my_row * 64 + j]);
-        part_max[tid] = m;
-        barrier();
-        m = row_max;
-        [[unroll]] for (uint j = 0; j < 8; j++)
-            m = max(m, part_max[my_row * 8 + j]);
-        float sum = 0;
-        for (uint j = tid % 8; j < 64; j += 8) {
-            const float e = j < n && base + j < my_limit ? exp(weight[my_row * 64 + j] - m) : 0;
-            weight[my_row * 64 + j] = e;
-            sum += e;
-        }
-        part_sum[tid] = sum;
-        const float keep = exp(row_max - m); /* what the earlier positions' sums shrink by */
-        barrier();
-        part_max[tid] = keep;
-        row_max = m;
-        row_sum *= keep;
-        [[unroll]] for (uint j = 0; j < 8; j++)
-            row_sum += part_sum[my_row * 8 + j];
-        barrier();
+        softmax(max(my_first, base) - base, min(n, max(my_limit, base) - base), row_max, row_sum);
 
-        [[unroll]] for (uint h = 0; h < 2; h++) {
-            const uint pair = tid + h * 64;
-            if (pair >= pairs)
-                break;
-            [[unroll]] for (uint r = 0; r < ROWS; r++)
-                sums[h][r] *= part_max[r * 8];
-            for (uint j = 0; j < n; j++) {
-                const vec2 v = kv_pair(a.v_cache, ((base + j) * a.n_kv_heads + kv_head) * pairs + pair);
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            sums[r] *= keep[r];
+        const uvec2 values = kv_row(a.v_cache, base);
+        if (share < n_sharers)
+            for (uint j = share; j < n; j += n_sharers) {
+                const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), kv_head * quads + quad);
                 [[unroll]] for (uint r = 0; r < ROWS; r++)
-                    sums[h][r] += weight[r * 64 + j] * v;
+                    sums[r] += weight[r * STEP + j] * v;
             }
-        }
         barrier();
     }
 
-    part_max[tid] = row_max;
-    part_sum[tid] = row_sum;
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        tile[r * 64 + tid] = sums[r];
+    if (tid % 8 == 0) {
+        part_max[tid / 8] = row_max;
+        part_sum[tid / 8] = row_sum;
+    }
     barrier();
-    for (uint r = 0; r < n_rows; r++) {
-        const uint row = first_row + r, head = row / group * a.n_heads + kv_head * group + row % group;
-        if (a.n_splits == 1) {
-            [[unroll]] for (uint h = 0; h < 2; h++)
-                if (tid + h * 64 < pairs)
-                    Vec2sOut(a.y).at[head * pairs + tid + h * 64] = sums[h][r] / part_sum[r * 8];
+    for (uint i = tid; i < n_rows * quads; i += 64) {
+        const uint r = i / quads, row = first_row + r, head = row / group * a.n_heads + kv_head * group + row % group;
+        vec4 sum = tile[r * 64 + i % quads];
+        for (uint j = 1; j < n_sharers; j++)
+            sum += tile[r * 64 + j * quads + i % quads];
+        if (n_splits == 1) {
+            QuadsOut(a.y).at[head * quads + i % quads] = sum / part_sum[r];
         } else {
-            Vec2sOut partial = Vec2sOut(a.partial);
-            const uint first = (head * a.n_splits + split) * (pairs + 1);
-            [[unroll]] for (uint h = 0; h < 2; h++)
-                if (tid + h * 64 < pairs)
-                    partial.at[first + tid + h * 64] = sums[h][r];
-            if (tid == 0)
-                partial.at[first + pairs] = vec2(part_max[r * 8], part_sum[r * 8]);
+            const uint first = (head * a.n_splits + split) * (quads + 1);
+            Partial(a.partial).at[first + i % quads] = sum;
+            if (i % quads == 0)
+                Partial(a.partial).at[first + quads] = vec4(part_max[r], part_sum[r], 0, 0);
         }
+    }
+    if (n_splits == 1)
+        return;
+
+    memoryBarrierBuffer();
+    barrier();
+    if (tid == 0) {
+        Done done = Done(a.done);
+        const uint at = gl_WorkGroupID.x * a.n_kv_heads + kv_head;
+        is_last = atomicAdd(done.at[at], 1) == n_splits - 1;
+        if (is_last)
+            done.at[at] = 0;
+    }
+    barrier();
+    if (!is_last)
+        return;
+    memoryBarrierBuffer();
+
+    for (uint i = tid; i < ROWS * n_splits; i += 64) {
+        const uint r = min(i / n_splits, n_rows - 1), row = first_row + r;
+        const uint head = row / group * a.n_heads + kv_head * group + row % group;
+        const vec4 max_sum = Partial(a.partial).at[(head * a.n_splits + i % n_splits) * (quads + 1) + quads];
+        weight[i / n_splits * STEP + i % n_splits] = max_sum.x;
+        tile[i / n_splits * STEP + i % n_splits] = max_sum;
+    }
+    barrier();
+    row_max = LOWEST;
+    softmax(0, n_splits, row_max, row_sum);
+    for (uint i = tid; i < n_rows * quads; i += 64) {
+        const uint r = i / quads, row = first_row + r, head = row / group * a.n_heads + kv_head * group + row % group;
+        vec4 sum = vec4(0);
+        float total = 0;
+        for (uint j = 0; j < n_splits; j++) {
+            const float w = weight[r * STEP + j];
+            sum += w * Partial(a.partial).at[(head * a.n_splits + j) * (quads + 1) + i % quads];
+            total += w * tile[r * STEP + j].y;
+        }
+        QuadsOut(a.y).at[head * quads + i % quads] = sum / total;
     }
 }

@@ -12,6 +12,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer WordsOut { u
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Floats { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer FloatsOut { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Quads { vec4 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer QuadsOut { vec4 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Addresses { uvec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Vec2s { vec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer Vec2sOut { vec2 at[]; };

@@ -154,6 +154,8 @@ static void fill_hyperparameters(struct gguf_builder *b, const struct model_spec
     gguf_builder_f32(b, "llama.rope.freq_base", s->rope_base);
     gguf_builder_u32(b, "llama.rope.dimension_count", s->n_rot ? s->n_rot : head_dim);
     gguf_builder_u32(b, "llama.vocab_size", s->vocab);
+    if (s->window)
+        gguf_builder_u32(b, "llama.attention.sliding_window", s->window);
     if (s->rope_linear != 0) {
         gguf_builder_string(b, "llama.rope.scaling.type", "linear");
         gguf_builder_f32(b, "llama.rope.scaling.factor", s->rope_linear);

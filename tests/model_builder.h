@@ -23,6 +23,7 @@ struct model_spec {
     uint32_t head_dim; /* written as attention.key_length [d / heads, not written] */
     uint32_t n_rot;    /* [head_dim] */
     uint32_t n_ctx;    /* [4096] */
+    uint32_t window;   /* of attention [none] */
     float rope_base;   /* [1e6] */
     float rope_linear; /* factor of linear scaling [none] */
     const char *type;  /* of all matrices: "q4_k"; or "mix", a blend of q4_k and q6_k; or "q4_k_m", the blend of the

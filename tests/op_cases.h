@@ -62,7 +62,8 @@ extern const size_t op_n_rope_cases;
 
 struct attention_case {
     uint32_t n_heads, n_kv_heads, head_dim, n, n_past, n_splits;
-    float sigma; /* of q: above 1 the softmax is sharp */
+    float sigma;     /* of q: above 1 the softmax is sharp */
+    uint32_t window; /* 0: none */
 };
 extern const struct attention_case op_attention_cases[];
 extern const size_t op_n_attention_cases;

@@ -109,7 +109,7 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
  *   more where splits are merged: 3 + 2.5|m - m'|, and 1/2 for the product. The differences add up to |s_j - M|, so in
  *   all 3 + 2.5|s_j - M|, and 3.5 for each step of 64 positions and for the merge.
  *
- * - The numerator: one rounding a product, one addition a position of the split, one a split.
+ * - The numerator: one rounding a product, one addition a position of the split, whoever adds it, one a split.
  *
  * - The denominator: 8 additions in a thread and 8 for each step of 64, one a split. The quotient: 2.5.
  */
@@ -117,20 +117,21 @@ void reference_attention(struct bounded *y, const float *q, const float *k, cons
                          uint32_t t, uint32_t n_tokens, uint32_t head)
 {
     const uint32_t dim = s.head_dim, n = s.n_past + t + 1, kv_head = head / (s.n_heads / s.n_kv_heads);
-    const uint32_t per_split = ((s.n_past + n_tokens + s.n_splits - 1) / s.n_splits + 63) / 64 * 64;
+    const uint32_t first = s.window && n > s.window ? n - s.window : 0, all = s.n_past + n_tokens;
+    const uint32_t share = ((all + s.n_splits - 1) / s.n_splits + 63) / 64 * 64, per_split = share < 128 ? 128 : share;
     const uint32_t in_split = per_split < n ? per_split : n, steps = (in_split + 63) / 64, merges = s.n_splits > 1;
     const double scale = 1 / sqrt((double)dim), score_ulps = (1 + 3 + dim / 4.0 + 1) * 0.5 + 1;
     static double score[1 << 16], wrong[1 << 16]; /* the scores; their weights' relative errors, in ulps */
     double best = -INFINITY, sum = 0, sum_wrong = 0;
     q += ((uint64_t)t * s.n_heads + head) * dim;
 
-    for (uint32_t j = 0; j < n; j++) {
+    for (uint32_t j = first; j < n; j++) {
         const struct sum dot = reference_dot(q, k + ((uint64_t)j * s.n_kv_heads + kv_head) * dim, dim);
         score[j] = scale * dot.value;
         wrong[j] = scale * dot.magnitude * score_ulps;
         best = fmax(best, score[j]);
     }
-    for (uint32_t j = 0; j < n; j++) {
+    for (uint32_t j = first; j < n; j++) {
         wrong[j] += 3 + 2.5 * (best - score[j]) + 3.5 * (steps + merges);
         score[j] = exp(score[j] - best);
         sum += score[j];
@@ -140,7 +141,7 @@ void reference_attention(struct bounded *y, const float *q, const float *k, cons
     const double denominator = (8 + 8 * steps + merges * s.n_splits) * 0.5 + sum_wrong / sum + 2.5;
     for (uint32_t d = 0; d < dim; d++) {
         double value = 0, error = 0, flushed = 0;
-        for (uint32_t j = 0; j < n; j++) {
+        for (uint32_t j = first; j < n; j++) {
             const double term = score[j] / sum * (double)v[((uint64_t)j * s.n_kv_heads + kv_head) * dim + d];
             value += term;
             error += fabs(term) * (wrong[j] + numerator);

@@ -40,7 +40,7 @@ struct bounded reference_combine(float x, const float *probs, const float *y, ui
 void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, uint32_t n_experts, uint32_t n_used);
 
 struct attention_shape {
-    uint32_t n_heads, n_kv_heads, head_dim, n_past, n_splits;
+    uint32_t n_heads, n_kv_heads, head_dim, n_past, n_splits, window;
 };
 
 /* One head of token t: y[head_dim]. k and v are (positions, n_kv_heads, head_dim), as the kernel sees them. */

@@ -121,15 +121,15 @@ static double *attention(const struct config *c, const struct layer_weights *w, 
     rope(c, k, n, K);
     for (size_t t = 0; t < n; t++)
         for (size_t h = 0; h < H; h++) {
-            const size_t g = h / (H / K);
-            for (size_t s = 0; s <= t; s++) {
+            const size_t g = h / (H / K), first = c->window && t + 1 > c->window ? t + 1 - c->window : 0;
+            for (size_t s = first; s <= t; s++) {
                 scores[s] = 0;
                 for (size_t i = 0; i < dim; i++)
                     scores[s] += q[(t * H + h) * dim + i] * k[(s * K + g) * dim + i];
                 scores[s] /= sqrt((double)dim);
             }
-            softmax(scores, t + 1);
-            for (size_t s = 0; s <= t; s++)
+            softmax(scores + first, t + 1 - first);
+            for (size_t s = first; s <= t; s++)
                 for (size_t i = 0; i < dim; i++)
                     mixed[(t * H + h) * dim + i] += scores[s] * v[(s * K + g) * dim + i];
         }

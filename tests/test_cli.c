@@ -61,7 +61,7 @@ static void wrong_use(void **state)
         {{"run", "-m", "x", "--cpu-experts", "no"}, "one of auto|on|off|all, not 'no'"},
         {{"run", "-m", "x", "-ub", "8193"}, "from 1 to 8192, not '8193'"},
         {{"run", "-m", "x", "-b", "65536"}, "from 1 to 8192, not '65536'"},
-        {{"run", "-m", "x", "--kv", "f8"}, "one of f16|f32, not 'f8'"},
+        {{"run", "-m", "x", "--kv", "f8"}, "one of f16|f32|q8_0, not 'f8'"},
         {{"run", "-m", "x", "--json=1"}, "takes no value"},
         {{"inspect", "-m", "x", "--temp", "1"}, "inspect has no flag '--temp'"},
         {{"logits", "-m", "x", "--tokens", "1"}, "needs -o"},

@@ -407,14 +407,13 @@ static void test_tolerance(void **state)
     if (!load(&m, &e))
         fail_msg("%s", e.text);
     assert_true(m.c.n_kv_heads == 2 && m.c.n_layers == 2 && m.c.rope_base == 500000 && m.c.norm_eps == 1e-6f);
-    assert_true(m.c.n_ctx_train == 1000 && m.c.rope_freq_scale == 0.5f && m.c.n_rot == 8);
+    assert_true(m.c.n_ctx_train == 4096 && m.c.window == 1000 && m.c.rope_freq_scale == 0.5f && m.c.n_rot == 8);
     assert_string_equal(m.c.name, "\\x1b[2Jevil\\xff");
     unload(&m);
 
     /* type none switches a factor off */
     gguf_builder_string(&b, "llama.rope.scaling.type", "none");
     gguf_builder_f32(&b, "llama.rope.scaling.factor", 4);
-    gguf_builder_u32(&b, "llama.attention.sliding_window", 100000);
     b.omit = "llama.attention.head_count_kv";
     struct model_spec spec = small;
     spec.kv = 4;
@@ -423,7 +422,7 @@ static void test_tolerance(void **state)
     gguf_builder_finish(&b);
     if (!load(&m, &e))
         fail_msg("%s", e.text);
-    assert_true(m.c.rope_freq_scale == 1 && m.c.n_ctx_train == 4096 && m.c.n_kv_heads == 4);
+    assert_true(m.c.rope_freq_scale == 1 && m.c.window == 0 && m.c.n_kv_heads == 4);
     unload(&m);
 }
 

@@ -21,14 +21,24 @@ struct forward_case {
     uint32_t n_tokens; /* [18] */
     uint32_t n_batch;  /* [16], so that the default prompt ends with a micro-batch of 2 */
     uint32_t n_decode; /* of n_tokens at the end: again, one by one [3] */
-    bool f16_kv;
+    uint32_t kv;       /* an index into kv_types [f32] */
 };
 
 /*
  * Keys and values rounded to 11 bits move each score and each output by up to 2^-11 of its terms' sizes. With logits of
- * deviation 4 that is a few thousandths on a logit, whose square is the divergence.
+ * deviation 4 that is a few thousandths on a logit, whose square is the divergence. q8_0 rounds to 2^-8
+ * of the largest of 32, on average 50 times as much: tenths on a logit.
  */
-static const struct bound f16_bound = {.kl = 2e-4, .margin = 0.1};
+enum { KV_F32, KV_F16, KV_Q8_0, N_KV_TYPES };
+static const struct {
+    enum sc_kv_type type;
+    struct bound bound;
+} kv_types[N_KV_TYPES] = {
+    [KV_F32] = {SC_KV_F32, {.kl = 1e-5, .margin = 1e-3}},
+    [KV_F16] = {SC_KV_F16, {.kl = 2e-4, .margin = 0.1}},
+    [KV_Q8_0] = {SC_KV_Q8_0, {.kl = 0.05, .margin = 1}},
+};
+static double worst_kl[N_KV_TYPES];
 
 /* Small shapes whose rows are a multiple of most blocks, and of 256 for the K-quants. */
 #define LEGACY .d = 64, .ff = 96
@@ -78,16 +88,33 @@ static const struct forward_case cases[] = {
     {.name = "f16 KV cache, heads of 20",
      .spec = {.type = "q8_0", LEGACY, .head_dim = 20, .seed = 70},
      .n_tokens = 33,
-     .f16_kv = true},
+     .kv = KV_F16},
     {.name = "f16 KV cache, dense",
      .spec = {.type = "q8_0", LEGACY, .heads = 8, .kv = 1, .dense = true, .seed = 71},
      .n_tokens = 100,
      .n_batch = 64,
-     .f16_kv = true},
+     .kv = KV_F16},
+    {.name = "q8_0 KV cache, heads of 32",
+     .spec = {.type = "q8_0", LEGACY, .head_dim = 32, .kv = 1, .seed = 72},
+     .n_tokens = 33,
+     .kv = KV_Q8_0},
+    {.name = "q8_0 KV cache, dense",
+     .spec = {.type = "q8_0", LEGACY, .heads = 4, .kv = 4, .head_dim = 96, .dense = true, .seed = 73},
+     .n_tokens = 150,
+     .n_batch = 64,
+     .kv = KV_Q8_0},
+    {.name = "a window of 7", .spec = {.type = "q8_0", LEGACY, .window = 7, .seed = 80}, .n_tokens = 40},
+    {.name = "a window of 1, f16 KV cache",
+     .spec = {.type = "q8_0", LEGACY, .window = 1, .seed = 81},
+     .n_tokens = 20,
+     .kv = KV_F16},
+    {.name = "a window of 150",
+     .spec = {.type = "f16", .d = 32, .ff = 32, .window = 150, .seed = 82},
+     .n_tokens = 300,
+     .n_batch = 128,
+     .n_decode = 10},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
-
-static double worst_exact, worst_f16;
 
 static void test_case(void **state)
 {
@@ -95,19 +122,16 @@ static void test_case(void **state)
     const size_t n = c->n_tokens ? c->n_tokens : 18, n_decode = c->n_decode ? c->n_decode : 3;
     struct trial t;
     trial_init(&t, c->name, &c->spec, n);
-    if (c->f16_kv)
-        t.bound = f16_bound;
-    struct sc_engine *engine =
-        trial_engine(&t, (struct sc_engine_params){.n_ctx = (uint32_t)n,
-                                                   .n_batch = c->n_batch ? c->n_batch : 16,
-                                                   .kv_type = c->f16_kv ? SC_KV_F16 : SC_KV_F32});
+    t.bound = kv_types[c->kv].bound;
+    struct sc_engine *engine = trial_engine(&t, (struct sc_engine_params){.n_ctx = (uint32_t)n,
+                                                                          .n_batch = c->n_batch ? c->n_batch : 16,
+                                                                          .kv_type = kv_types[c->kv].type});
     struct sc_session *session = trial_session(&t, engine);
     trial_eval(&t, session, n);
     sc_session_truncate(session, (uint32_t)(n - n_decode));
     trial_decode(&t, session, n_decode);
 
-    double *worst = c->f16_kv ? &worst_f16 : &worst_exact;
-    *worst = fmax(*worst, t.worst_kl);
+    worst_kl[c->kv] = fmax(worst_kl[c->kv], t.worst_kl);
     sc_session_destroy(session);
     sc_engine_destroy(engine);
     trial_finish(&t);
@@ -136,7 +160,7 @@ static void test_prompts(void **state)
         sc_session_destroy(session);
         sc_engine_destroy(engine);
     }
-    worst_exact = fmax(worst_exact, t.worst_kl);
+    worst_kl[KV_F32] = fmax(worst_kl[KV_F32], t.worst_kl);
     trial_finish(&t);
 }
 
@@ -151,7 +175,7 @@ static void test_decode(void **state)
     trial_decode(&t, session, 50);
     sc_session_destroy(session);
     sc_engine_destroy(engine);
-    worst_exact = fmax(worst_exact, t.worst_kl);
+    worst_kl[KV_F32] = fmax(worst_kl[KV_F32], t.worst_kl);
     trial_finish(&t);
 }
 
@@ -163,6 +187,7 @@ int main(void)
         tests[i] = (struct CMUnitTest){
             .name = cases[i].name, .test_func = test_case, .initial_state = (void *)(uintptr_t)&cases[i]};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    printf("worst KL: %.1e, with a f16 KV cache %.1e\n", worst_exact, worst_f16);
+    printf("worst KL: %.1e, with a KV cache of f16 %.1e, of q8_0 %.1e\n", worst_kl[KV_F32], worst_kl[KV_F16],
+           worst_kl[KV_Q8_0]);
     return failed;
 }

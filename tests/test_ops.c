@@ -11,6 +11,7 @@
 #include "model_builder.h"
 #include "op_cases.h"
 #include "op_device.h"
+#include "op_kv.h"
 #include "op_reference.h"
 #include "variants.h"
 
@@ -90,19 +91,36 @@ static struct bounded turned(const float *head, const float *angles, uint32_t i,
     return (struct bounded){a + b, OP_EPS * OP_SECOND_ORDER * (fabs(a) + fabs(b)) + 2 * (double)FLT_MIN};
 }
 
-/* Vulkan leaves open how it rounds to half: the result is one of the two halves around the value, itself if it is one.
+/*
+ * Vulkan leaves open how it rounds to half: the result is one of the two halves around the value, itself if it is one.
+ * Of q8_0 the scale is such a half, and the byte the nearest by the scale before it was one.
  */
 static void judge_stored(struct op_judge *j, struct op_device *d, struct tensor cache, uint32_t row, uint32_t col,
                          struct bounded want)
 {
-    if (cache.type == SC_F32) {
-        op_judge_value(j, row, col, (double)op_floats(d, cache)[row * cache.cols + col], want.value, want.bound);
-        return;
-    }
-    const uint16_t *halves = op_host(d, cache.address);
     const double open = half_spacing(fabs(want.value) + want.bound) * (1 - 0x1p-20);
-    op_judge_value(j, row, col, (double)sc_half_to_float(halves[row * cache.cols + col]), want.value,
-                   want.bound + open);
+    if (cache.type == SC_F16)
+        want.bound += open;
+    if (cache.type == SC_Q8_0) {
+        const double scale = (double)op_kv_scale(d, cache, row, col), off = half_spacing(scale);
+        want.bound += (scale + off) * (0.5 + 4 * 127 * OP_EPS) + 127 * off;
+    }
+    op_judge_value(j, row, col, (double)op_kv_value(d, cache, row, col), want.value, want.bound);
+}
+
+/* The greatest of 32 values is 127 times their scale, as far as a half can tell. */
+static void judge_scales(struct op_judge *j, struct op_device *d, struct tensor cache, uint32_t row,
+                         const struct bounded *want, uint32_t n)
+{
+    for (uint32_t block = 0; cache.type == SC_Q8_0 && block < n; block += 32) {
+        double most = 0, bound = 0;
+        for (uint32_t i = block; i < block + 32; i++) {
+            most = fmax(most, fabs(want[i].value));
+            bound = fmax(bound, want[i].bound);
+        }
+        op_judge_value(j, row, block, (double)op_kv_scale(d, cache, row, block), most / 127,
+                       bound / 127 + 3 * OP_EPS * most / 127 + half_spacing(most / 127));
+    }
 }
 
 static void check_rope(struct op_judge *j, struct op_device *d, struct rope_case c, enum sc_type type, uint64_t seed)
@@ -112,7 +130,7 @@ static void check_rope(struct op_judge *j, struct op_device *d, struct rope_case
             c.n_kv_heads, c.head_dim, c.n_rot, c.n, c.n_past);
     const struct heads h = {.n = c.n_heads, .n_kv = c.n_kv_heads, .dim = c.head_dim, .n_rot = c.n_rot};
     const uint32_t n_q = h.n * h.dim, n_k = h.n_kv * h.dim, n_ctx = c.n_past + c.n + SPARE_POSITIONS;
-    struct kv_cache kv = {.k = op_tensor(d, type, n_ctx, n_k), .v = op_tensor(d, type, n_ctx, n_k)};
+    struct kv_cache kv = {.k = op_kv(d, type, n_ctx, n_k), .v = op_kv(d, type, n_ctx, n_k)};
     struct tensor q = op_random(d, c.n, n_q, 1), k = op_random(d, c.n, n_k, 1), v = op_random(d, c.n, n_k, 1);
     struct tensor angles = op_tensor(d, SC_F32, c.n, c.n_rot), step = op_tensor(d, SC_F32, 1, 4);
     for (uint32_t i = 0; i < c.n * c.n_rot / 2; i++) {
@@ -137,21 +155,26 @@ static void check_rope(struct op_judge *j, struct op_device *d, struct rope_case
             const struct bounded want = turned(head, turn, i % h.dim, h.n_rot);
             op_judge_value(j, t, i, (double)op_floats(d, q)[t * n_q + i], want.value, want.bound);
         }
+        static struct bounded want_k[2048], want_v[2048];
         for (uint32_t i = 0; i < n_k; i++) {
             const float *head = op_floats(d, k) + t * n_k + i / h.dim * h.dim;
-            judge_stored(j, d, kv.k, c.n_past + t, i, turned(head, turn, i % h.dim, h.n_rot));
-            judge_stored(j, d, kv.v, c.n_past + t, i, (struct bounded){(double)op_floats(d, v)[t * n_k + i], 0});
+            want_k[i] = turned(head, turn, i % h.dim, h.n_rot);
+            want_v[i] = (struct bounded){(double)op_floats(d, v)[t * n_k + i], 0};
+            judge_stored(j, d, kv.k, c.n_past + t, i, want_k[i]);
+            judge_stored(j, d, kv.v, c.n_past + t, i, want_v[i]);
         }
+        judge_scales(j, d, kv.k, c.n_past + t, want_k, n_k);
+        judge_scales(j, d, kv.v, c.n_past + t, want_v, n_k);
     }
 }
 
 static void test_rope_store(void **state)
 {
     struct op_judge judge = {0};
-    for (size_t i = 0; i < op_n_rope_cases; i++) {
-        check_rope(&judge, *state, op_rope_cases[i], SC_F32, i);
-        check_rope(&judge, *state, op_rope_cases[i], SC_F16, 100 + i);
-    }
+    for (size_t i = 0; i < op_n_rope_cases; i++)
+        for (uint32_t t = 0; t < OP_N_KV_TYPES; t++)
+            if (op_kv_has_heads(op_kv_types[t], op_rope_cases[i].head_dim))
+                check_rope(&judge, *state, op_rope_cases[i], op_kv_types[t], 100 * t + i);
     op_judge_report(&judge, "rope_store");
 }
 

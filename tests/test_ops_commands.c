@@ -119,9 +119,8 @@ static const struct {
     [ROPE_STORE] = {"rope_store",
                     {{TOKENS, 2 * DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {1, 4}, {9, DIM}, {9, DIM}}},
     [ATTENTION] = {"attention", {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}}},
-    [ATTENTION_SPLIT] =
-        {"attention, split",
-         {{TOKENS, 2 * DIM, 2}, {TOKENS, 2 * DIM, 1}, {9, DIM, 1}, {9, DIM, 1}, {1, 4, 1}, {12, DIM + 2}}},
+    [ATTENTION_SPLIT] = {"attention, split",
+                         {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}, {12, DIM + 4}, {1, 1}}},
     [ROUTE] = {"route", {{TOKENS, USED}, {TOKENS, USED}, {TOKENS, EXPERTS}, {TOKENS, USED}}},
     [GROUP] = {"group", {{TOKENS, USED}, {1, EXPERTS + 1}, {1, TOKENS *USED, 2}, {3 * EXPERTS, 2, 1}, {3, 4, 1}}},
     [EXPERTS_OF_ONE] = {"expert_linear, one token", {{USED, 5}, {1, WIDE}, {1, USED}}},
@@ -138,6 +137,7 @@ static void record_operation(struct op_device *d, enum operation operation, cons
     struct commands *c = &d->commands;
     const struct heads h = {.n = 2, .n_kv = 1, .dim = DIM, .n_rot = DIM};
     const struct kv_cache kv = {.k = t[2], .v = t[3]};
+    const struct tensor none = {0};
     struct expert_tensor experts = {.slots = w.address, .n_experts = EXPERTS, .type = SC_F32, .rows = 5, .cols = WIDE};
     struct routing r = {.ids = t[0], .probs = t[1], .host_ids = t[3].address, .first = t[1], .pairs = t[2]};
     r.tiles = t[3], r.grids = t[4], r.grids_buffer = &d->memory;
@@ -148,8 +148,8 @@ static void record_operation(struct op_device *d, enum operation operation, cons
     case MATMUL: op_linear(c, t[0], w, t[1]); break;
     case MATMUL_ADD: op_linear_add(c, t[0], w, t[1]); break;
     case ROPE_STORE: op_rope_store(c, (struct kv_cache){t[5], t[6]}, t[0], t[1], t[2], t[3], t[4], h); break;
-    case ATTENTION: op_attention(c, t[0], t[1], kv, (struct tensor){0}, 1, t[4], h); break;
-    case ATTENTION_SPLIT: op_attention(c, t[0], t[1], kv, t[5], 2, t[4], h); break;
+    case ATTENTION: op_attention(c, t[0], t[1], kv, none, none, t[4], h); break;
+    case ATTENTION_SPLIT: op_attention(c, t[0], t[1], kv, t[5], t[6], t[4], h); break;
     case ROUTE: op_route(c, r, t[2]); break;
     case GROUP: op_group(c, r, (const struct expert_tensor[]){experts, experts, experts}); break;
     case EXPERTS_OF_ONE: op_expert_linear(c, t[0], experts, t[1], (struct routing){.ids = t[2]}); break;
@@ -176,7 +176,7 @@ static void test_touched(void **state)
             continue;
         const bool late = operations[operation].touched[victim].only == 2,
                    early = operations[operation].touched[victim].only == 1;
-        const uint32_t own = operation == ATTENTION_SPLIT || operation == GROUP ? 1 : 0;
+        const uint32_t own = operation == GROUP ? 1 : 0;
         for (int after = 0; after < 2; after++) {
             op_begin(d, 1);
             for (int k = 0; k < MAX_TOUCHED && operations[operation].touched[k].rows; k++)

@@ -400,6 +400,10 @@ static void test_wrong_params(void **state)
     check_no_engine((struct sc_engine_params){0}, SC_INVALID_ARGUMENT, "model");
     check_no_engine((struct sc_engine_params){.model_path = "no/such.gguf"}, SC_IO, "no/such.gguf");
     check_no_engine((struct sc_engine_params){.model_path = t.path, .n_ctx = N_TOKENS + 1}, SC_INVALID_ARGUMENT, "41");
+    check_no_engine((struct sc_engine_params){.model_path = t.path, .kv_type = (enum sc_kv_type)3}, SC_INVALID_ARGUMENT,
+                    "type 3");
+    check_no_engine((struct sc_engine_params){.model_path = t.path, .kv_type = SC_KV_Q8_0}, SC_UNSUPPORTED,
+                    "heads of a multiple of 32");
     check_no_engine((struct sc_engine_params){.model_path = t.path, .device = "abacus"}, SC_NO_DEVICE, "abacus");
     check_no_engine((struct sc_engine_params){.model_path = t.path, .device = "99"}, SC_NO_DEVICE, "99");
     sc_engine_destroy(NULL);

@@ -24,6 +24,7 @@ static uint32_t *number_of(struct model_spec *s, const char *key, size_t length)
         {"kv", &s->kv},         {"experts", &s->experts},
         {"used", &s->used},     {"vocab", &s->vocab},
         {"ctx", &s->n_ctx},     {"head_dim", &s->head_dim},
+        {"window", &s->window},
     };
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (strlen(keys[i].name) == length && memcmp(keys[i].name, key, length) == 0)
