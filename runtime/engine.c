@@ -333,7 +333,7 @@ static bool open_device(struct sc_engine *engine, struct sc_error *e)
                    "%s is the processor itself, through a Vulkan driver for tests: expect it to be slow",
                    gpu->info.name);
     struct sc_error failure = {0};
-    return fabricate(engine, e) &&
+    return engine_choose_kernels(engine, e) && fabricate(engine, e) &&
            (engine_place(engine, engine_budget(engine), &failure) || engine_step_down(engine, &failure, e));
 }
 

@@ -44,6 +44,12 @@ bool engine_open_model(struct sc_engine *engine, bool header_only, struct sc_err
 /* The caller's bound of device memory, or what the device has free, less a reserve. */
 uint64_t engine_budget(const struct sc_engine *engine);
 
+/*
+ * Which variant of each family the device uses for the model's weights: tested, and measured unless params say no. What
+ * was found out is kept.
+ */
+bool engine_choose_kernels(struct sc_engine *engine, struct sc_error *e) SC_CHECK;
+
 /* Placement, rates where experts are staged, micro-batch and path, for this budget. Leaves nothing on the device. */
 bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;
 

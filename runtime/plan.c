@@ -177,7 +177,7 @@ static bool make(struct sc_plan *p, struct sc_engine *engine, struct sc_error *e
 {
     if (!engine_open_model(engine, true, e) ||
         !(engine->gpu = gpu_create(engine->params.device, engine->params.cache_dir, e)) ||
-        !(engine->pool = cpu_pool_create(engine->params.n_threads, e)))
+        !engine_choose_kernels(engine, e) || !(engine->pool = cpu_pool_create(engine->params.n_threads, e)))
         return false;
     const uint64_t budget = engine_budget(engine);
     engine->gpu->budget_bytes = budget;

@@ -52,17 +52,24 @@ bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t varia
     const struct variant *v = &family_variants(family, &n)[variant];
     const struct choices *choices = &gpu->choices;
     return variant_has_type(v, type) && !variant_lacks(v, &gpu->info) &&
-           !(choices->failed[family][variant] >> type & 1) && (v->rounding == ROUNDS_NOTHING || choices->may_round);
+           !(choices->findings.failed[family][variant] >> type & 1) &&
+           (v->rounding == ROUNDS_NOTHING || choices->may_round);
 }
 
 const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
                                  uint32_t cols)
 {
-    (void)rows, (void)cols;
     uint32_t n, i = 0;
     const struct variant *variants = family_variants(family, &n);
     if (gpu->choices.forced[family])
         return &variants[gpu->choices.forced[family] - 1];
+    const struct findings *f = &gpu->choices.findings;
+    for (uint32_t k = 0; k < f->n_tuned; k++) {
+        const struct tuned *t = &f->tuned[k];
+        if (t->family == family && t->type == type && t->rows == rows && t->cols == cols &&
+            variant_is_usable(gpu, family, t->variant, type))
+            return &variants[t->variant];
+    }
     while (i + 1 < n && !variant_is_usable(gpu, family, i, type))
         i++;
     return &variants[i];

@@ -61,11 +61,26 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
 
 /* ---- variants.c ---- */
 
-/* What a device uses: part of struct gpu. All 0: of each family the first variant that it can run. */
+/* The fastest variant for a matrix (rows, cols). */
+struct tuned {
+    uint32_t family, type, rows, cols, variant;
+};
+
+enum { MAX_TUNED = 128 };
+
+/* What was found out about a device. Bit t stands for weights of type t. */
+struct findings {
+    uint32_t passed[N_FAMILIES][MAX_VARIANTS]; /* the variant computes rightly */
+    uint32_t failed[N_FAMILIES][MAX_VARIANTS]; /* it does not */
+    struct tuned tuned[MAX_TUNED];
+    uint32_t n_tuned;
+};
+
+/* Part of struct gpu. All 0: of each family the first variant that it can run. */
 struct choices {
-    uint32_t failed[N_FAMILIES][MAX_VARIANTS]; /* bit t: the variant computes wrongly for weights of type t */
-    uint8_t forced[N_FAMILIES];                /* 1 + the variant to use whatever else is known; 0: none */
-    bool may_round;                            /* variants may round activations */
+    struct findings findings;
+    uint8_t forced[N_FAMILIES]; /* 1 + the variant to use whatever else is known; 0: none */
+    bool may_round;             /* variants may round activations */
 };
 
 /* The variant for a matrix (rows, cols) of this type; there always is one. */

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "self_test.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops.h"
+#include "random_blocks.h"
+
+/* Three blocks of 256: the rows of types with odd halves begin in both halves of a word. */
+enum { COLS = 768, MAX_ROWS = 512, MAX_TOKENS = 80, GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20 };
+
+/* Memory that the host and the device see, and the stream of what is tested. */
+struct bench {
+    struct gpu *gpu;
+    struct commands commands;
+    struct buffer memory;
+    uint64_t used;
+    uint64_t seed;
+};
+
+/* Poisoned memory for a matrix, with a guard behind it. */
+static struct tensor lay(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols)
+{
+    struct tensor t = {.address = b->memory.address + b->used, .type = type, .rows = rows, .cols = cols};
+    const uint64_t bytes = (tensor_size_bytes(&t) + 15) / 16 * 16 + GUARD_BYTES;
+    memset((uint8_t *)b->memory.mapped + b->used, POISON, bytes);
+    b->used += bytes;
+    return t;
+}
+
+static void *host(const struct bench *b, struct tensor t)
+{
+    return (uint8_t *)b->memory.mapped + (t.address - b->memory.address);
+}
+
+static struct tensor lay_random(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols, float sigma)
+{
+    const struct tensor t = lay(b, type, rows, cols);
+    random_blocks(host(b, t), type, (size_t)rows * (cols / sc_type_info(type)->block_size), sigma, &b->seed);
+    return t;
+}
+
+static bool run(struct bench *b, struct sc_error *e)
+{
+    struct commands *list = &b->commands;
+    uint64_t value = 0;
+    return commands_end(list, e) && gpu_submit(b->gpu, &list, 1, &value, e) && gpu_wait(b->gpu, value, e);
+}
+
+/* What rounding x to less than fp32 may change in the sum of w x; halves round the weights too. */
+static double rounding_error(enum rounding rounding, double magnitude, const float *w, const float *x)
+{
+    double error = 0;
+    if (rounding == ROUNDS_TO_F16)
+        return magnitude * 2.01 / 2048 + COLS * 1e-7; /* 11 bits each; below 6e-5 a half is off by 3e-8 */
+    for (uint32_t first = 0; rounding == ROUNDS_TO_Q8 && first < COLS; first += 32) {
+        double largest = 0, sum = 0;
+        for (uint32_t i = first; i < first + 32; i++) {
+            largest = fmax(largest, fabs((double)x[i]));
+            sum += fabs((double)w[i]);
+        }
+        error += sum * largest * 1.01 / 254; /* half a step of 127 */
+    }
+    return error;
+}
+
+/* Whether y (n, rows) is W x within what the variant's roundings may change, and nothing was written behind it. */
+static bool is_product(const struct bench *b, const struct variant *v, struct tensor y, struct tensor w,
+                       struct tensor x)
+{
+    const struct sc_type_info *info = sc_type_info(w.type);
+    const uint32_t blocks = COLS / info->block_size;
+    const float *got = host(b, y), *xs = host(b, x);
+    const uint8_t *row = host(b, w), *guard = (const uint8_t *)host(b, y) + tensor_size_bytes(&y);
+    for (uint32_t r = 0; r < w.rows; r++, row += blocks * info->block_bytes) {
+        float weights[COLS];
+        info->dequantize(row, weights, blocks);
+        for (uint32_t t = 0; t < x.rows; t++) {
+            double want = 0, magnitude = 0;
+            for (uint32_t i = 0; i < COLS; i++) {
+                const double product = (double)weights[i] * (double)xs[t * COLS + i];
+                want += product;
+                magnitude += fabs(product);
+            }
+            const double bound = v->roundings(v, COLS) * (double)FLT_EPSILON / 2 * 1.01 * magnitude + COLS * FLT_MIN +
+                                 rounding_error(v->rounding, magnitude, weights, xs + t * COLS);
+            if (!(fabs((double)got[t * w.rows + r] - want) <= bound))
+                return false;
+        }
+    }
+    for (uint32_t i = 0; i < GUARD_BYTES; i++)
+        if (guard[i] != POISON)
+            return false;
+    return true;
+}
+
+static uint32_t at_most(uint32_t n, uint32_t most)
+{
+    return n < most ? n : most;
+}
+
+/* More than a tile of each. */
+static bool test_linear(struct bench *b, const struct variant *v, enum sc_type type, bool *is_right, struct sc_error *e)
+{
+    const uint32_t rows = at_most(v->tile_rows + 3, MAX_ROWS);
+    const uint32_t n = v->tile_columns ? at_most(v->tile_columns + 2, MAX_TOKENS) : 1;
+    const struct tensor w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)), x = lay_random(b, SC_F32, n, COLS, 1),
+                        y = lay(b, SC_F32, n, rows);
+    op_linear(&b->commands, y, w, x);
+    if (!run(b, e))
+        return false;
+    *is_right = is_product(b, v, y, w, x);
+    return true;
+}
+
+/* Records, runs and judges one variant, which choices.forced makes the operations take. */
+static bool (*const tests[N_FAMILIES])(struct bench *b, const struct variant *v, enum sc_type type, bool *is_right,
+                                       struct sc_error *e) = {
+    [FAMILY_MATVEC] = test_linear,
+    [FAMILY_MATMUL] = test_linear,
+};
+
+/* Whether the driver takes the kernel at all; not being able to is an error only where memory is short. */
+static bool compile(struct gpu *gpu, const struct variant *v, enum sc_type type, bool *compiles, struct sc_error *e)
+{
+    struct sc_error why = {0};
+    const struct program program = variant_program(v, type);
+    *compiles = gpu_pipeline(gpu, &program, &why) != VK_NULL_HANDLE;
+    return *compiles || (why.code != SC_OUT_OF_MEMORY && why.code != SC_OUT_OF_DEVICE_MEMORY) ||
+           sc_fail(e, why.code, "%s", why.text);
+}
+
+static bool run_test(struct gpu *gpu, enum family family, uint32_t variant, enum sc_type type, bool *is_right,
+                     struct sc_error *e)
+{
+    uint32_t n;
+    struct bench b = {.gpu = gpu, .seed = 1};
+    const uint8_t forced = gpu->choices.forced[family];
+    bool ok = commands_init(&b.commands, gpu, e) &&
+              buffer_init(gpu, &b.memory, MEMORY_READBACK, BENCH_BYTES, "the self-test", e);
+    if (ok) {
+        gpu->choices.forced[family] = (uint8_t)(1 + variant);
+        commands_begin(&b.commands, false);
+        ok = tests[family](&b, &family_variants(family, &n)[variant], type, is_right, e);
+        gpu->choices.forced[family] = forced;
+    }
+    gpu->vk.vkDeviceWaitIdle(gpu->device);
+    commands_finish(&b.commands);
+    buffer_finish(gpu, &b.memory);
+    return ok;
+}
+
+bool self_test_variant(struct gpu *gpu, enum family family, uint32_t variant, enum sc_type type, bool *is_right,
+                       struct sc_error *e)
+{
+    struct findings *f = &gpu->choices.findings;
+    uint32_t n;
+    const uint32_t bit = UINT32_C(1) << type;
+    *is_right = f->passed[family][variant] & bit;
+    if (*is_right || (f->failed[family][variant] & bit))
+        return true;
+    if (!compile(gpu, &family_variants(family, &n)[variant], type, is_right, e) ||
+        (*is_right && !run_test(gpu, family, variant, type, is_right, e)))
+        return false;
+    (*is_right ? f->passed : f->failed)[family][variant] |= bit;
+    return true;
+}
+
+static void warn(const struct gpu *gpu, enum family family, const struct variant *v, enum sc_type type,
+                 void (*log)(void *, enum sc_log_level, const char *), void *user)
+{
+    char text[400];
+    snprintf(text, sizeof(text), "%.200s: the driver computes %s (%s) with %s weights wrongly, so it is not used",
+             gpu->info.name, family_names[family], v->name, sc_type_info(type)->name);
+    if (log)
+        log(user, SC_LOG_WARNING, text);
+}
+
+/* Until a variant is right; *e says what is wrong with the driver if none is. One warning a variant is enough. */
+static bool test_family(struct gpu *gpu, enum family family, enum sc_type type,
+                        void (*log)(void *, enum sc_log_level, const char *), void *user, struct sc_error *e)
+{
+    uint32_t n;
+    const struct variant *variants = family_variants(family, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        const bool is_known = gpu->choices.findings.failed[family][i] != 0;
+        bool is_right;
+        if (!variant_is_usable(gpu, family, i, type))
+            continue;
+        if (!self_test_variant(gpu, family, i, type, &is_right, e))
+            return false;
+        if (is_right)
+            return true;
+        if (!is_known)
+            warn(gpu, family, &variants[i], type, log, user);
+    }
+    return sc_fail(e, SC_NO_DEVICE, "%s cannot run Scoria: its driver computes %s with %s weights wrongly",
+                   gpu->info.name, family_names[family], sc_type_info(type)->name);
+}
+
+bool self_test(struct gpu *gpu, const uint32_t types[N_FAMILIES], void (*log)(void *, enum sc_log_level, const char *),
+               void *user, struct sc_error *e)
+{
+    for (enum family family = 0; family < N_FAMILIES; family++)
+        for (uint32_t type = 0; type < 32; type++)
+            if (types[family] >> type & 1 && !test_family(gpu, family, (enum sc_type)type, log, user, e))
+                return false;
+    return true;
+}
