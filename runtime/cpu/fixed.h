@@ -15,24 +15,27 @@
 
 #include "fixed_unpack.h"
 
-/* type, bytes of 256 weights, order of the weights, lane of a group's scale and of its offset, what q stands for 0 */
+/* type, and what struct fixed_layout has of it; offset_lane and factor are the last two */
 #define FIXED_LAYOUTS(X) \
-    X(Q4_0, q4_0, 144, order_blocks, lane_32, 0, 8) \
-    X(Q8_0, q8_0, 272, order_blocks, lane_32, 0, 128) \
-    X(Q2_K, q2_k, 84, order_pairs, lane_16, 0, 0) \
-    X(Q3_K, q3_k, 110, order_pairs, lane_16, 0, 4) \
-    X(Q4_K, q4_k, 144, order_chunks, lane_q4_k, 4, 0) \
-    X(Q5_K, q5_k, 176, order_chunks, lane_q4_k, 4, 0) \
-    X(Q6_K, q6_k, 210, order_halves, lane_16, 0, 32) \
-    X(IQ4_NL, iq4_nl, 144, order_blocks, lane_32, 0, 128) \
-    X(IQ4_XS, iq4_xs, 136, order_blocks, lane_32, 0, 128)
+    X(Q4_0, q4_0, 144, order_blocks, lane_32, 0, -8) \
+    X(Q4_1, q4_1, 160, order_blocks, lane_pair, 1, 1) \
+    X(Q5_0, q5_0, 176, order_blocks, lane_32, 0, -16) \
+    X(Q5_1, q5_1, 192, order_blocks, lane_pair, 1, 1) \
+    X(Q8_0, q8_0, 272, order_blocks, lane_32, 0, -128) \
+    X(Q2_K, q2_k, 84, order_pairs, lane_16, 0, -1) \
+    X(Q3_K, q3_k, 110, order_pairs, lane_16, 0, -4) \
+    X(Q4_K, q4_k, 144, order_chunks, lane_q4_k, 4, -1) \
+    X(Q5_K, q5_k, 176, order_chunks, lane_q4_k, 4, -1) \
+    X(Q6_K, q6_k, 210, order_halves, lane_16, 0, -32) \
+    X(IQ4_NL, iq4_nl, 144, order_blocks, lane_32, 0, -128) \
+    X(IQ4_XS, iq4_xs, 136, order_blocks, lane_32, 0, -128)
 
 struct fixed_layout {
     unsigned bytes;
     const uint8_t *order;             /* (32): which 8 weights are the registers' n-th 8 */
     unsigned (*lane)(unsigned group); /* of its scale */
     unsigned offset_lane;             /* of its offset, counted from there */
-    unsigned center;                  /* the q of weight 0; 0: the offsets are minimums of their own */
+    float factor;                     /* a weight is scale * q + factor * offset */
     void (*scales)(const uint8_t *b, struct fixed_scales *s);
     void (*quants)(const uint8_t *b, VB q[4]);
 };
@@ -75,8 +78,7 @@ INLINE void quantize_block(struct fixed_layout f, const float *x, struct cpu_fix
             rest = _mm256_srai_epi32(_mm256_add_epi32(rest, _mm256_set1_epi32(128)), 8); /* the digits are signed */
         }
     }
-    VF offset = vector_set(f.center ? -(float)f.center : -1);
-    vector_store(out->offsets, to_float((VI)_mm512_loadu_si512(sums)) * offset);
+    vector_store(out->offsets, to_float((VI)_mm512_loadu_si512(sums)) * vector_set(f.factor));
     out->scale = most / CPU_FIXED_MOST;
 }
 
@@ -163,9 +165,9 @@ INLINE void multiply_fixed(struct fixed_layout f, const uint8_t *w, size_t row_b
     }
 }
 
-#define FIXED_KERNELS(TYPE, type, bytes, order, lane, offset_lane, center) \
+#define FIXED_KERNELS(TYPE, type, bytes, order, lane, offset_lane, factor) \
     static const struct fixed_layout fixed_##type = { \
-        bytes, order, lane, offset_lane, center, type##_fixed_scales, type##_quants}; \
+        bytes, order, lane, offset_lane, factor, type##_fixed_scales, type##_quants}; \
     static void quantize_##type(const float *x, uint32_t n_cols, uint32_t n_tokens, struct cpu_fixed *out) \
     { \
         for (uint32_t k = 0; k < n_cols / 256; k++) \

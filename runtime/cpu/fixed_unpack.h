@@ -7,7 +7,7 @@
  *   T_quants(b, q)        all q, as unsigned bytes, so ordered that the groups of q[0] and q[1] have the same scales in
  *                         the same lanes, and those of q[2] and q[3]
  *
- * A weight is scale * q - offset, or scale * (q - center); then offset is scale.
+ * A weight is scale * q and its offset, times a factor that FIXED_LAYOUTS has: a minimum, or the scale for q around 0.
  */
 #ifndef SCORIA_FIXED_UNPACK_H
 #define SCORIA_FIXED_UNPACK_H
@@ -34,6 +34,12 @@ INLINE unsigned lane_16(unsigned group)
 INLINE unsigned lane_32(unsigned group)
 {
     return group / 2;
+}
+
+/* Scales and offsets in turn. */
+INLINE unsigned lane_pair(unsigned group)
+{
+    return group / 2 * 2;
 }
 
 INLINE unsigned lane_q4_k(unsigned group)
@@ -223,7 +229,7 @@ INLINE void halves_to_scales(__m128i halves, struct fixed_scales *s)
     set_scales(s, _mm512_zextps256_ps512(_mm256_cvtph_ps(halves)));
 }
 
-/* Eight blocks of 18 bytes. */
+/* Eight blocks of 18 bytes. Loads across lines are dear: three do for all. */
 INLINE void q4_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
     static const _Alignas(64) uint16_t words[32] = {0, 9, 18, 27, 36, 45, 54, 63};
@@ -231,12 +237,16 @@ INLINE void q4_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
     halves_to_scales(_mm512_castsi512_si128(halves), s);
 }
 
+/* 16 bytes of each of four blocks, from words that lie so in loads from bytes `first` and `second` on. */
+#define BLOCKS_4(byte, stride, first, second) \
+    { \
+        WORDS_8(byte, first, second), WORDS_8((byte) + (stride), first, second), \
+            WORDS_8((byte) + 2 * (stride), first, second), WORDS_8((byte) + 3 * (stride), first, second) \
+    }
+
 INLINE void q4_0_quants(const uint8_t *b, VB q[4])
 {
-    static const _Alignas(64)
-        uint16_t first[32] = {WORDS_8(2, 0, 64), WORDS_8(20, 0, 64), WORDS_8(38, 0, 64), WORDS_8(56, 0, 64)};
-    static const _Alignas(64)
-        uint16_t second[32] = {WORDS_8(74, 64, 80), WORDS_8(92, 64, 80), WORDS_8(110, 64, 80), WORDS_8(128, 64, 80)};
+    static const _Alignas(64) uint16_t first[32] = BLOCKS_4(2, 18, 0, 64), second[32] = BLOCKS_4(74, 18, 64, 80);
     VB v = load_64(b + 64);
     nibbles(_mm512_permutex2var_epi16(load_64(b), _mm512_load_si512(first), v), &q[0], &q[1]);
     nibbles(_mm512_permutex2var_epi16(v, _mm512_load_si512(second), load_64(b + 80)), &q[2], &q[3]);
@@ -248,12 +258,90 @@ INLINE void iq4_nl_quants(const uint8_t *b, VB q[4])
     iq4_values(q);
 }
 
+/* The nibbles of eight longer blocks; words: where they are in the first and the last 64 bytes of four. */
+INLINE void block_nibbles(const uint8_t *b, unsigned stride, const uint16_t words[32], VB q[4])
+{
+    UNROLL
+    for (unsigned j = 0; j < 2; j++, b += 4 * stride)
+        nibbles(_mm512_permutex2var_epi16(load_64(b), _mm512_load_si512(words), load_64(b + 4 * stride - 64)),
+                &q[2 * j], &q[2 * j + 1]);
+}
+
+/* bits: the fifth ones of the first block's 32 weights */
+INLINE void add_fifth_bits(const uint8_t *bits, unsigned stride, VB q[4])
+{
+    UNROLL
+    for (unsigned i = 0; i < 4; i++) {
+        const uint8_t *p = bits + i / 2 * 4 * stride + i % 2 * 2;
+        __mmask64 set = load_u16(p) | (uint64_t)load_u16(p + stride) << 16 | (uint64_t)load_u16(p + 2 * stride) << 32 |
+                        (uint64_t)load_u16(p + 3 * stride) << 48;
+        q[i] = _mm512_mask_add_epi8(q[i], set, q[i], _mm512_set1_epi8(16));
+    }
+}
+
+/* What eight blocks begin with: a scale. */
+INLINE void block_scales(const uint8_t *b, unsigned stride, struct fixed_scales *s)
+{
+    __m128i halves = _mm_setr_epi16((short)load_u16(b), (short)load_u16(b + stride), (short)load_u16(b + 2 * stride),
+                                    (short)load_u16(b + 3 * stride), (short)load_u16(b + 4 * stride),
+                                    (short)load_u16(b + 5 * stride), (short)load_u16(b + 6 * stride),
+                                    (short)load_u16(b + 7 * stride));
+    halves_to_scales(halves, s);
+}
+
+/* A scale and an offset; of four blocks they lie in the loads that block_nibbles makes. */
+INLINE __m128i four_pairs(const uint8_t *b, int stride)
+{
+    __m128i words = _mm_setr_epi32(0, stride / 4, stride / 2, 16 + (64 - stride) / 4);
+    return _mm512_castsi512_si128(
+        _mm512_permutex2var_epi32(load_64(b), _mm512_castsi128_si512(words), load_64(b + 4 * stride - 64)));
+}
+
+INLINE void block_pairs(const uint8_t *b, int stride, struct fixed_scales *s)
+{
+    __m256i pairs =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(four_pairs(b, stride)), four_pairs(b + 4 * stride, stride), 1);
+    set_scales(s, _mm512_cvtph_ps(pairs));
+}
+
+INLINE void q4_1_fixed_scales(const uint8_t *b, struct fixed_scales *s)
+{
+    block_pairs(b, 20, s);
+}
+
+INLINE void q4_1_quants(const uint8_t *b, VB q[4])
+{
+    static const _Alignas(64) uint16_t words[32] = BLOCKS_4(4, 20, 0, 16);
+    block_nibbles(b, 20, words, q);
+}
+
+INLINE void q5_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
+{
+    block_scales(b, 22, s);
+}
+
+INLINE void q5_0_quants(const uint8_t *b, VB q[4])
+{
+    static const _Alignas(64) uint16_t words[32] = BLOCKS_4(6, 22, 0, 24);
+    block_nibbles(b, 22, words, q);
+    add_fifth_bits(b + 2, 22, q);
+}
+
+INLINE void q5_1_fixed_scales(const uint8_t *b, struct fixed_scales *s)
+{
+    block_pairs(b, 24, s);
+}
+
+INLINE void q5_1_quants(const uint8_t *b, VB q[4])
+{
+    static const _Alignas(64) uint16_t words[32] = BLOCKS_4(8, 24, 0, 32);
+    block_nibbles(b, 24, words, q);
+    add_fifth_bits(b + 4, 24, q);
+}
+
 INLINE void q8_0_fixed_scales(const uint8_t *b, struct fixed_scales *s)
 {
-    __m128i halves = _mm_setr_epi16((short)load_u16(b), (short)load_u16(b + 34), (short)load_u16(b + 68),
-                                    (short)load_u16(b + 102), (short)load_u16(b + 136), (short)load_u16(b + 170),
-                                    (short)load_u16(b + 204), (short)load_u16(b + 238));
-    halves_to_scales(halves, s);
+    block_scales(b, 34, s);
 }
 
 INLINE void q8_0_quants(const uint8_t *b, VB q[4])
