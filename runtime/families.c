@@ -2,7 +2,16 @@
 /* The table of variants. A new one is a row here, its kernel a line in shaders/CMakeLists.txt. */
 #include "variants.h"
 
-const char *const family_names[N_FAMILIES] = {[FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL] = "matmul"};
+const char *const family_names[N_FAMILIES] = {
+    [FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL_FEW] = "matmul_few", [FAMILY_MATMUL] = "matmul"};
+
+/* Up to two tiles of 8, whose second finds the weights in the caches; a tile of 32 or more would be half empty. */
+enum { FEW_COLUMNS = 16 };
+
+enum family family_for(uint32_t n_columns)
+{
+    return n_columns <= 1 ? FAMILY_MATVEC : n_columns <= FEW_COLUMNS ? FAMILY_MATMUL_FEW : FAMILY_MATMUL;
+}
 
 /*
  * Roundings of a term. The weights have none: a block's value is exact in fp32 or rounded once, in the reference's
@@ -17,6 +26,14 @@ static uint32_t matvec_roundings(const struct variant *v, uint32_t cols)
     const uint32_t parts = cols / 16, lanes = v->constants[CONSTANT_LANES];
     const uint32_t parts_of_lane = (parts + lanes - 1) / lanes, lanes_with_parts = lanes < parts ? lanes : parts;
     return 1 + 3 + (parts_of_lane - 1) + 3 + (lanes_with_parts - 1);
+}
+
+/* The product, 3 additions in a quad's dot, one for each of the lane's quads but the first, one for each other lane. */
+static uint32_t matmul_few_roundings(const struct variant *v, uint32_t cols)
+{
+    const uint32_t parts = cols / 16, lanes = v->constants[CONSTANT_LANES];
+    const uint32_t parts_of_lane = (parts + lanes - 1) / lanes, lanes_with_parts = lanes < parts ? lanes : parts;
+    return 1 + 3 + (4 * parts_of_lane - 1) + (lanes_with_parts - 1);
 }
 
 /* The product, an addition for each column but the first. */
@@ -50,6 +67,21 @@ static const struct variant matvec[] = {
     {.name = "8 lanes", MATVEC(MATVEC, 8, 2)},
 };
 
+#define MATMUL_FEW(lanes) \
+    .kernel = KERNEL_MATMUL_FEW_F32, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * 2, \
+    .tile_columns = 8, .roundings = matmul_few_roundings
+
+static const struct variant matmul_few[] = {
+    {.name = "a row a lane",
+     .kernel = KERNEL_MATMUL_ROWS_FEW_F32,
+     .tile_rows = 64,
+     .tile_columns = 8,
+     .needs = NEEDS_OF_ROWS,
+     .roundings = matmul_rows_roundings},
+    {.name = "32 lanes", MATMUL_FEW(32)},
+    {.name = "16 lanes", MATMUL_FEW(16)},
+};
+
 static const struct variant matmul[] = {
     {.name = "a row a lane",
      .kernel = KERNEL_MATMUL_ROWS_F32,
@@ -68,7 +100,8 @@ static const struct variant matmul[] = {
 static const struct {
     const struct variant *variants;
     uint32_t n;
-} families[N_FAMILIES] = {[FAMILY_MATVEC] = VARIANTS(matvec), [FAMILY_MATMUL] = VARIANTS(matmul)};
+} families[N_FAMILIES] = {
+    [FAMILY_MATVEC] = VARIANTS(matvec), [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few), [FAMILY_MATMUL] = VARIANTS(matmul)};
 
 const struct variant *family_variants(enum family family, uint32_t *n)
 {

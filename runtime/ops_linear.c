@@ -5,6 +5,13 @@
 
 enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16 };
 
+/* For the matrix of an expert, where the step's pairs are spread evenly over the experts. */
+static const struct variant *expert_variant(const struct commands *c, const struct expert_tensor *w, uint32_t n_pairs)
+{
+    const enum family family = family_for(groups(n_pairs, w->n_experts));
+    return variant_of(c->gpu, family < FAMILY_MATMUL_FEW ? FAMILY_MATMUL_FEW : family, w->type, w->rows, w->cols);
+}
+
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
 {
     if (!shapes_fit(c, y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0, "op_linear"))
@@ -29,7 +36,7 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .n = x.rows,
                                    .x_div = 1,
                                    .accumulate = accumulate};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w.type, w.rows, w.cols);
+        const struct variant *v = variant_of(c->gpu, family_for(x.rows), w.type, w.rows, w.cols);
         DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(x.rows, v->tile_columns),
                          groups(w.rows, v->tile_rows), 1, reads(x), writes(y));
     }
@@ -66,7 +73,7 @@ void op_group(struct commands *c, struct routing r, const struct expert_tensor m
                                      .max_tiles = r.tiles.rows / 3};
     for (uint32_t i = 0; i < 3; i++) {
         const struct expert_tensor *w = &matrices[i];
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w->type, w->rows, w->cols);
+        const struct variant *v = expert_variant(c, w, n_pairs);
         schedule.tile_columns[i] = v->tile_columns;
         schedule.row_tiles[i] = groups(w->rows, v->tile_rows);
     }
@@ -110,7 +117,7 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .x_div = x_div};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATMUL, w.type, w.rows, w.cols);
+        const struct variant *v = expert_variant(c, &w, n_pairs);
         const struct access accesses[] = {reads(x),       reads(r.first), reads(r.pairs),
                                           reads(r.tiles), reads(r.grids), writes(y)};
         const struct grid grid = {.buffer = r.grids_buffer,

@@ -103,11 +103,21 @@ static uint32_t at_most(uint32_t n, uint32_t most)
     return n < most ? n : most;
 }
 
+/* Columns that make op_linear take this family, and where they are many more than a tile of the variant. */
+static uint32_t columns_of(enum family family, const struct variant *v)
+{
+    uint32_t n = family == FAMILY_MATVEC ? 1 : v->tile_columns + 2;
+    while (family_for(n) < family)
+        n++;
+    return n;
+}
+
 /* More than a tile of each. */
-static bool test_linear(struct bench *b, const struct variant *v, enum sc_type type, bool *is_right, struct sc_error *e)
+static bool test_linear(struct bench *b, enum family family, const struct variant *v, enum sc_type type, bool *is_right,
+                        struct sc_error *e)
 {
     const uint32_t rows = at_most(v->tile_rows + 3, MAX_ROWS);
-    const uint32_t n = v->tile_columns ? at_most(v->tile_columns + 2, MAX_TOKENS) : 1;
+    const uint32_t n = at_most(columns_of(family, v), MAX_TOKENS);
     const struct tensor w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)), x = lay_random(b, SC_F32, n, COLS, 1),
                         y = lay(b, SC_F32, n, rows);
     op_linear(&b->commands, y, w, x);
@@ -118,9 +128,10 @@ static bool test_linear(struct bench *b, const struct variant *v, enum sc_type t
 }
 
 /* Records, runs and judges one variant, which choices.forced makes the operations take. */
-static bool (*const tests[N_FAMILIES])(struct bench *b, const struct variant *v, enum sc_type type, bool *is_right,
-                                       struct sc_error *e) = {
+static bool (*const tests[N_FAMILIES])(struct bench *b, enum family family, const struct variant *v, enum sc_type type,
+                                       bool *is_right, struct sc_error *e) = {
     [FAMILY_MATVEC] = test_linear,
+    [FAMILY_MATMUL_FEW] = test_linear,
     [FAMILY_MATMUL] = test_linear,
 };
 
@@ -145,7 +156,7 @@ static bool run_test(struct gpu *gpu, enum family family, uint32_t variant, enum
     if (ok) {
         gpu->choices.forced[family] = (uint8_t)(1 + variant);
         commands_begin(&b.commands, false);
-        ok = tests[family](&b, &family_variants(family, &n)[variant], type, is_right, e);
+        ok = tests[family](&b, family, &family_variants(family, &n)[variant], type, is_right, e);
         gpu->choices.forced[family] = forced;
     }
     gpu->vk.vkDeviceWaitIdle(gpu->device);

@@ -15,7 +15,8 @@
 
 struct gpu;
 
-enum family { FAMILY_MATVEC, FAMILY_MATMUL, N_FAMILIES };
+/* A matrix times one column, a few, many. */
+enum family { FAMILY_MATVEC, FAMILY_MATMUL_FEW, FAMILY_MATMUL, N_FAMILIES };
 
 /* What a variant needs of a device beyond what every device has. families.c has them in words. */
 enum need {
@@ -52,6 +53,9 @@ struct variant {
 /* ---- families.c ---- */
 
 extern const char *const family_names[N_FAMILIES];
+
+/* The family for a matrix times so many columns; for experts' matrices, that each has on average. */
+enum family family_for(uint32_t n_columns);
 
 /* The family's variants, n of them: the best first where nothing was measured, the last ones run on every device. */
 const struct variant *family_variants(enum family family, uint32_t *n);

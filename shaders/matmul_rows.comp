@@ -4,8 +4,8 @@
  * What matmul computes, for devices whose lanes are those of a processor's vectors: there a load is 8 loads, a load from
  * shared memory is worse, and a broadcast is one instruction. Workgroup (columns, rows): a thread makes one row of
  * W times COLUMNS of the i. It expands 16 weights into registers; of x each lane of a subgroup loads one element, and
- * broadcasts give all of them to every lane; needs subgroups of 8 or more. Bound by the multiply-adds. Little is lost where
- * an expert has few rows.
+ * broadcasts give all of them to every lane; needs subgroups of 8 or more. Bound by the multiply-adds. With FEW, columns
+ * that a tile lacks cost nothing, and full tiles a tenth more.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_ballot : require
@@ -44,6 +44,10 @@ void main()
         const mat4 ws = part(row, p);
         const uint from = part_first(p) + in_quad;
         [[unroll]] for (uint c = 0; c < COLUMNS; c++) {
+#ifdef FEW
+            if (c >= tile.n)
+                break;
+#endif
             const float v0 = x[c].at[from + QUADS[next_quad]], v2 = x[c].at[from + QUADS[2 + next_quad]];
             sums[c] += dot(ws[0], QUAD_OF(v0, 0)) + dot(ws[1], QUAD_OF(v0, 4));
             sums[c] += dot(ws[2], QUAD_OF(v2, 0)) + dot(ws[3], QUAD_OF(v2, 4));

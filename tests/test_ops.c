@@ -317,7 +317,8 @@ static void test_group(void **state)
             do
                 op_words(d, r.ids)[p] = (uint32_t)(random_u64(&d->seed) % c.n_experts);
             while (c.n_experts > 1 && op_words(d, r.ids)[p] % 3 == i % 3);
-        const struct variant *v = variant_of(d->gpu, FAMILY_MATMUL, SC_F32, c.rows, c.cols);
+        const struct variant *v =
+            variant_of(d->gpu, n_pairs > 16 * c.n_experts ? FAMILY_MATMUL : FAMILY_MATMUL_FEW, SC_F32, c.rows, c.cols);
         op_group_all(d, r,
                      (struct expert_tensor){.n_experts = c.n_experts, .type = SC_F32, .rows = c.rows, .cols = c.cols});
         op_judge_run(&judge, d);

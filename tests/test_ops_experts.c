@@ -92,6 +92,14 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     free(weights);
 }
 
+static enum family family_of(struct expert_case c)
+{
+    if (c.n == 1)
+        return FAMILY_MATVEC;
+    return family_for((c.n * c.n_used + c.n_experts - 1) / c.n_experts) == FAMILY_MATMUL ? FAMILY_MATMUL
+                                                                                         : FAMILY_MATMUL_FEW;
+}
+
 static void check_variant(struct op_device *d, enum family family, uint32_t variant)
 {
     uint32_t n;
@@ -102,7 +110,7 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
     for (size_t i = 0; i < n_types; i++)
         for (size_t k = 0; k < op_n_expert_cases; k++) {
             const struct expert_case c = op_expert_cases[k];
-            if ((c.n > 1) == (family == FAMILY_MATMUL) && op_type_has_columns(&types[i], c.cols) &&
+            if (family_of(c) == family && op_type_has_columns(&types[i], c.cols) &&
                 op_takes_case(d, family, variant, types[i].type, k) &&
                 op_use_variant(d, family, variant, types[i].type))
                 check_case(&judge, d, v, &types[i], c, (enum op_fill)((i + k) % OP_N_FILLS), 1000 * k + i);
@@ -124,6 +132,11 @@ static void test_one_token(void **state)
     check_all(*state, FAMILY_MATVEC);
 }
 
+static void test_few_tokens(void **state)
+{
+    check_all(*state, FAMILY_MATMUL_FEW);
+}
+
 static void test_many_tokens(void **state)
 {
     check_all(*state, FAMILY_MATMUL);
@@ -133,6 +146,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_few_tokens),
         cmocka_unit_test(test_many_tokens),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);

@@ -22,8 +22,10 @@ static void test_kernel_table(void **state)
         const char *name;
     } lines[] = {{KERNEL_EMBED_F32, "embed"},
                  {KERNEL_MATVEC_F32, "matvec"},
+                 {KERNEL_MATMUL_FEW_F32, "matmul_few"},
                  {KERNEL_MATMUL_F32, "matmul"},
                  {KERNEL_MATVEC_ROWS_F32, "matvec_rows"},
+                 {KERNEL_MATMUL_ROWS_FEW_F32, "matmul_rows_few"},
                  {KERNEL_MATMUL_ROWS_F32, "matmul_rows"}};
     size_t n_types;
     const struct sc_type_info *types = sc_types(&n_types);
@@ -85,7 +87,9 @@ static void test_choice(void **state)
         for (uint32_t variant = 0; variant < MAX_VARIANTS; variant++)
             for (size_t i = variant % 5; i < n_types; i += 5) {
                 const struct variant *v = op_use_variant(d, family, variant, types[i].type);
-                const uint32_t n_compiled = op_n_compiled(d), n = family == FAMILY_MATVEC ? 1 : 2;
+                const uint32_t n_compiled = op_n_compiled(d), n = family == FAMILY_MATVEC       ? 1
+                                                                  : family == FAMILY_MATMUL_FEW ? 2
+                                                                                                : 17;
                 if (!v)
                     continue;
                 check_case(&judge, d, v, &types[i], (struct linear_case){3, 256, n}, OP_FILL_RANDOM, false, i);
@@ -105,7 +109,7 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
         for (size_t k = 0; k < op_n_linear_cases; k++) {
             const struct linear_case c = op_linear_cases[k];
             const bool huge = c.rows > 10000; /* for its workgroups, not for its weights */
-            if ((c.n > 1) != (family == FAMILY_MATMUL) || !op_type_has_columns(&types[i], c.cols) ||
+            if (family_for(c.n) != family || !op_type_has_columns(&types[i], c.cols) ||
                 !op_takes_case(d, family, variant, types[i].type, k) ||
                 !op_use_variant(d, family, variant, types[i].type) ||
                 (huge && (types[i].type != SC_Q4_0 || c.rows / v->tile_rows < 32768)))
@@ -130,6 +134,11 @@ static void test_matvec(void **state)
     check_all(*state, FAMILY_MATVEC);
 }
 
+static void test_matmul_few(void **state)
+{
+    check_all(*state, FAMILY_MATMUL_FEW);
+}
+
 static void test_matmul(void **state)
 {
     check_all(*state, FAMILY_MATMUL);
@@ -138,10 +147,8 @@ static void test_matmul(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernel_table),
-        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_matvec),
-        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_kernel_table), cmocka_unit_test(test_choice), cmocka_unit_test(test_matvec),
+        cmocka_unit_test(test_matmul_few),   cmocka_unit_test(test_matmul),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }
