@@ -66,8 +66,11 @@ static void print_placement(const struct sc_plan *p)
         return;
     snprintf(text, sizeof text, "%" PRIu32 " of %" PRIu32 " experts", m->n_slots, m->n_experts_total);
     print_size("", text, m->expert_bytes);
-    if (m->n_slots < m->n_experts_total)
-        print_size("RAM", is_short ? "experts, as many as there is room for" : "the other experts",
+    if (p->ram_needed_bytes)
+        print_size("RAM",
+                   is_short               ? "experts, as many as there is room for"
+                   : p->way == SC_WAY_CPU ? "all experts, for the CPU"
+                                          : "the other experts",
                    is_short ? p->ram_available_bytes : p->ram_needed_bytes);
     if (is_short)
         print_size("disk", "the rest of them", p->ram_needed_bytes - p->ram_available_bytes);
@@ -127,7 +130,7 @@ static void print_speeds(const struct sc_plan *p)
         table_row(TABLE_PLAIN, columns, N_ELEMENTS(columns), row);
     }
     output_printf("\nGeneration is limited by %s", link_names[p->link]);
-    if (p->n_experts && !is_resident)
+    if (p->n_experts && !is_resident && p->way != SC_WAY_CPU)
         output_printf("; %.0f %% of the experts are found on the device", 100 * p->hit_rate);
     output_printf(".\nA prompt: %.1f t/s in micro-batches of %" PRIu32 ", limited by %s.\n",
                   p->n_batch / p->prompt_seconds, p->n_batch, link_names[p->prompt_link]);
@@ -206,6 +209,7 @@ static int run(const struct options *o)
     struct sc_engine_params params = engine_params(o, 0);
     struct sc_error e = {0};
     struct sc_plan plan;
+    params.measure_anew = true;
 
     if (!sc_plan_make(&plan, &params, &e))
         return engine_failed(&e);
@@ -228,11 +232,11 @@ const struct command command_plan = {
     .name = "plan",
     .summary = "predict how a model runs here: what goes where, how fast, what limits it",
     .usage = "-m MODEL [-c 4096] [--vram SIZE] [--ram SIZE] [--json] [FLAGS]",
-    .details =
-        "The file may end after its header. The machine is measured with made-up weights the first time, which takes\n"
-        "some seconds; then the rates are kept in the cache folder. t/s is what those rates give with Scoria's "
-        "kernels,\n"
-        "every expert being as likely as any other; bound is what the bare links would allow.\n",
+    .details = "The file may end after its header. The machine is measured with made-up weights, which takes some "
+               "seconds, and\n"
+               "the rates are kept in the cache folder for other commands. t/s is what those rates give with Scoria's "
+               "kernels,\n"
+               "every expert being as likely as any other; bound is what the bare links would allow.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

@@ -10,6 +10,9 @@
 #include "clock.h"
 #include "reader.h"
 
+/* What an NVMe drive of these years gives. */
+static const double USUAL_RATE = 3e9;
+
 enum { N_PIECES = 16, PIECE_BYTES = 4 << 20 };
 
 /* Pieces from all over the file at once. */
@@ -33,7 +36,7 @@ static double read_pieces(struct reader *r, int fd, uint64_t file_bytes, uint8_t
     return ok && seconds > 0 ? (double)N_PIECES * PIECE_BYTES / seconds : 0;
 }
 
-double disk_rate(const struct sc_gguf *g)
+static double measure(const struct sc_gguf *g)
 {
     const int fd = sc_gguf_file_descriptor(g, 0), flags = fcntl(fd, F_GETFL);
     struct stat file;
@@ -48,4 +51,12 @@ double disk_rate(const struct sc_gguf *g)
     free(memory);
     (void)fcntl(fd, F_SETFL, flags);
     return rate;
+}
+
+double disk_rate(const struct sc_gguf *g, bool *is_measured)
+{
+    const double rate = measure(g);
+    if (is_measured)
+        *is_measured = rate > 0;
+    return rate > 0 ? rate : USUAL_RATE;
 }

@@ -6,8 +6,9 @@
 
 /*
  * Bytes per second that the model's first file gives when it is read past the system's cache, several places at a time,
- * as experts are. 0 where that cannot be told: the file is small, or the file system has no such reading.
+ * as experts are. Where that cannot be told, since the file is small or the file system has no such reading, what
+ * drives usually give. *is_measured, which may be NULL, tells the difference.
  */
-double disk_rate(const struct sc_gguf *g);
+double disk_rate(const struct sc_gguf *g, bool *is_measured);
 
 #endif

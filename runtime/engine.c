@@ -28,17 +28,6 @@ void engine_log(const struct sc_engine *engine, enum sc_log_level level, const c
     engine->params.log(engine->params.user, level, text);
 }
 
-/* Going over what the driver grants makes it spill silently, 2 to 5 times slower: stay below. */
-uint64_t engine_budget(const struct sc_engine *engine)
-{
-    if (engine->params.vram_bytes)
-        return engine->params.vram_bytes;
-    const struct gpu *gpu = engine->gpu;
-    const uint64_t free_bytes = gpu_free_bytes(gpu), least = 256u << 20;
-    const uint64_t reserve = free_bytes / 16 > least ? free_bytes / 16 : least;
-    return free_bytes > 2 * reserve ? free_bytes - reserve : free_bytes / 2;
-}
-
 static bool check_context(struct sc_engine *engine, struct sc_error *e)
 {
     struct sc_engine_params *p = &engine->params;
@@ -81,11 +70,6 @@ static bool show_fabrication(void *user, uint64_t done, uint64_t total)
     return !p->progress || p->progress(p->user, SC_PHASE_LOAD, done, total);
 }
 
-static bool device_shares_ram(const struct sc_engine *engine)
-{
-    return engine->gpu->info.kind == SC_DEVICE_INTEGRATED || engine->gpu->info.kind == SC_DEVICE_CPU;
-}
-
 /* Weights for a header: as much distinct memory as RAM has free beside what a device takes that has none of its own. */
 static bool fabricate(struct sc_engine *engine, struct sc_error *e)
 {
@@ -93,7 +77,7 @@ static bool fabricate(struct sc_engine *engine, struct sc_error *e)
     if (!p->synthetic)
         return true;
     const uint64_t size_bytes = sc_gguf_size_bytes(engine->gguf), budget = engine_budget(engine);
-    const uint64_t taken = !device_shares_ram(engine) ? 0 : budget < size_bytes ? budget : size_bytes;
+    const uint64_t taken = !engine_shares_ram(engine) ? 0 : budget < size_bytes ? budget : size_bytes;
     const uint64_t available = ram_available() / 8 * 7, own = taken < available ? available - taken : 0;
     const uint64_t most = p->ram_bytes ? p->ram_bytes : own > MIN_SYNTHETIC_BYTES ? own : MIN_SYNTHETIC_BYTES;
     if (!sc_gguf_fabricate(engine->gguf, most, p->n_threads ? p->n_threads : cpu_count(), show_fabrication, p,
@@ -102,79 +86,6 @@ static bool fabricate(struct sc_engine *engine, struct sc_error *e)
     engine_log(engine, SC_LOG_INFO, "the model's %.1f GB of weights are made up, in %.1f GB of memory%s",
                (double)size_bytes / 1e9, (double)engine->synthetic_bytes / 1e9,
                most < size_bytes ? ": experts share it, and caches may seem better than they are" : "");
-    return true;
-}
-
-/* There are experts that the device cannot hold, or the CPU is to have a part in it all the same. */
-static bool is_staged(const struct sc_engine *engine)
-{
-    const struct sc_placement *p = &engine->placement;
-    const enum sc_cpu_experts wish = engine->params.cpu_experts;
-    return p->n_slots < p->n_experts_total || (p->n_experts_total && (wish == SC_CPU_ON || wish == SC_CPU_ALL));
-}
-
-/* Threads, and what they and the device can do: once, while nothing else is on the device. */
-static bool open_host(struct sc_engine *engine, struct sc_error *e)
-{
-    if (!is_staged(engine) || engine->pool)
-        return true;
-    engine->pool = cpu_pool_create(engine->params.n_threads, e);
-    if (!engine->pool)
-        return false;
-    struct sc_error failure = {0};
-    engine->has_rates = rates_get(&engine->rates, engine->gpu, &engine->weights, &engine->config, engine->pool,
-                                  engine->params.cache_dir, &failure);
-    if (!engine->has_rates)
-        engine_log(engine, SC_LOG_INFO, "which way is the fastest could not be measured: %s", failure.text);
-    return engine->has_rates || failure.code != SC_DEVICE_LOST || sc_fail(e, failure.code, "%s", failure.text);
-}
-
-static struct expert_cost cost_of(const struct sc_engine *engine)
-{
-    const struct sc_placement *p = &engine->placement;
-    struct expert_cost cost =
-        expert_cost_of(&engine->rates, &engine->weights, &engine->config, (double)p->n_slots / p->n_experts_total);
-    if (engine->upload.n_imports)
-        cost.upload = engine->rates.transfer;
-    return cost;
-}
-
-/* Where prompts wait for uploads, larger micro-batches wait less often. */
-static void fit_batch(struct sc_engine *engine)
-{
-    if (engine->wished_batch || !engine->has_rates || !is_staged(engine))
-        return;
-    const struct expert_cost cost = cost_of(engine);
-    placement_enlarge_batch(&engine->placement, &engine->params, &engine->weights, &engine->config, &engine->gpu->info,
-                            expert_cost_batch(&cost));
-}
-
-/* Who computes the experts of single tokens and small batches. */
-static void choose_path(struct sc_engine *engine)
-{
-    const enum sc_cpu_experts wish = engine->params.cpu_experts;
-    const uint32_t most = session_host_tokens(engine->params.n_batch);
-    engine->path = PATH_DEVICE;
-    engine->n_host_tokens = 0;
-    if (!is_staged(engine) || wish == SC_CPU_OFF)
-        return;
-    const struct expert_cost cost = cost_of(engine);
-    engine->path = wish == SC_CPU_ALL ? PATH_HOST : engine->has_rates ? expert_cost_path(&cost) : PATH_BOTH;
-    if (engine->path != PATH_DEVICE)
-        engine->n_host_tokens = engine->has_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
-}
-
-bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
-{
-    struct sc_engine_params *p = &engine->params;
-    p->n_batch = engine->wished_batch;
-    if (!placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &engine->gpu->info, e))
-        return false;
-    engine->gpu->budget_bytes = budget_bytes;
-    if (!open_host(engine, e))
-        return false;
-    fit_batch(engine);
-    choose_path(engine);
     return true;
 }
 
@@ -187,8 +98,6 @@ static bool open_host_experts(struct sc_engine *engine, struct sc_error *e)
     return engine->host_experts != NULL;
 }
 
-/* Before all that takes time: a mistyped path is told at once. No pass is longer than the context, whatever the
-   micro-batch will be. */
 /* Whether the path names one of the model's own files, which a trace would destroy. */
 static bool is_own_file(const struct sc_engine *engine, const char *path)
 {
@@ -200,6 +109,8 @@ static bool is_own_file(const struct sc_engine *engine, const char *path)
     return false;
 }
 
+/* Before all that takes time: a mistyped path is told at once. No pass is longer than the context, whatever the
+   micro-batch will be. */
 static bool open_trace(struct sc_engine *engine, struct sc_error *e)
 {
     const struct sc_engine_params *p = &engine->params;
@@ -220,8 +131,7 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
 {
     const struct sc_engine_params *p = &engine->params;
     struct sc_placement *placement = &engine->placement;
-    const uint64_t taken = device_shares_ram(engine) ? placement_used_bytes(placement) : 0;
-    const uint64_t available = p->synthetic ? UINT64_MAX : ram_available(); /* made-up weights are in RAM already */
+    const uint64_t available = p->synthetic ? UINT64_MAX : engine_free_ram(engine); /* those are in RAM already */
     struct sc_engine_params wishes = *p;
     if (p->synthetic)
         wishes.ram_bytes = 0, wishes.no_mmap = false;
@@ -231,7 +141,7 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
                                   .device = &engine->model.experts.policy,
                                   .host_computes_all = engine->path == PATH_HOST,
                                   .lock = p->mlock};
-    if (!store_place(placement, &params, &wishes, taken < available ? available - taken : 0, e))
+    if (!store_place(placement, &params, &wishes, available, e))
         return false;
     engine->store = store_create(&params, e);
     if (engine->store && p->mlock && !store_is_locked(engine->store))
@@ -285,7 +195,7 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
                         store_load(engine->store, p, e);
     if (engine->is_placed) {
         import_files(engine);
-        choose_path(engine); /* uploads may be faster now */
+        engine_choose_path(engine); /* uploads may be faster now */
     }
     engine->is_placed = engine->is_placed && open_host_experts(engine, e);
     if (!engine->is_placed)
@@ -414,84 +324,4 @@ void sc_engine_destroy(struct sc_engine *engine)
     weights_finish(&engine->weights);
     sc_gguf_close(engine->gguf);
     free(engine);
-}
-
-const struct sc_gguf *sc_engine_gguf(const struct sc_engine *engine)
-{
-    return engine->gguf;
-}
-
-const struct sc_tokenizer *sc_engine_tokenizer(const struct sc_engine *engine, struct sc_error *e)
-{
-    if (!engine->tokenizer)
-        sc_fail(e, engine->tokenizer_error.code, "%s", engine->tokenizer_error.text);
-    return engine->tokenizer;
-}
-
-const struct sc_device_info *sc_engine_device(const struct sc_engine *engine)
-{
-    return &engine->gpu->info;
-}
-
-const struct sc_placement *sc_engine_placement(const struct sc_engine *engine)
-{
-    return &engine->placement;
-}
-
-uint32_t sc_engine_n_vocab(const struct sc_engine *engine)
-{
-    return engine->config.n_vocab;
-}
-
-uint32_t sc_engine_n_ctx(const struct sc_engine *engine)
-{
-    return engine->params.n_ctx;
-}
-
-uint32_t sc_engine_n_batch(const struct sc_engine *engine)
-{
-    return engine->params.n_batch;
-}
-
-/* Sums f over the weights, an expert's n_experts times. */
-static uint64_t sum_weights(const struct sc_engine *engine, uint32_t n_experts, uint64_t (*f)(const struct weight *))
-{
-    const struct weights *w = &engine->weights;
-    uint64_t sum = f(&w->output_norm) + f(&w->output);
-    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
-        const struct layer_weights *x = &w->layers[l];
-        const struct expert_weights *any = &x->experts[0];
-        sum += f(&x->attn_norm) + f(&x->attn_q) + f(&x->attn_k) + f(&x->attn_v) + f(&x->attn_output) + f(&x->ffn_norm) +
-               f(&x->router) + n_experts * (f(&any->gate) + f(&any->up) + f(&any->down));
-    }
-    return sum;
-}
-
-static uint64_t bytes_of(const struct weight *w)
-{
-    return w->size_bytes;
-}
-
-static uint64_t parameters_of(const struct weight *w)
-{
-    return (uint64_t)w->rows * w->cols;
-}
-
-uint64_t sc_engine_synthetic_bytes(const struct sc_engine *engine)
-{
-    return engine->synthetic_bytes;
-}
-
-uint64_t sc_engine_token_bytes(const struct sc_engine *engine)
-{
-    const struct config *c = &engine->config;
-    return sum_weights(engine, c->n_experts ? c->n_experts_used : 1, bytes_of);
-}
-
-uint64_t sc_engine_n_parameters(const struct sc_engine *engine, bool active_only)
-{
-    const struct config *c = &engine->config;
-    const uint32_t n_experts = !c->n_experts ? 1 : active_only ? c->n_experts_used : c->n_experts;
-    const bool tied = engine->weights.output.data == engine->weights.token_embd.data;
-    return sum_weights(engine, n_experts, parameters_of) + (tied ? 0 : parameters_of(&engine->weights.token_embd));
 }

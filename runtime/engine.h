@@ -24,6 +24,8 @@ struct sc_engine {
     struct cpu_pool *pool; /* NULL: the CPU computes no experts */
     struct rates rates;    /* measured where there is a pool, if has_rates */
     bool has_rates;
+    double in_ram; /* the part of all experts that RAM has room for, 0 to 1 */
+    double disk;   /* bytes/s of experts that RAM has no room for; 0: not measured, where there is room for all */
     struct host_experts *host_experts; /* NULL: PATH_DEVICE */
     enum expert_path path;             /* of single tokens and small batches */
     uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */
@@ -50,10 +52,23 @@ uint64_t engine_budget(const struct sc_engine *engine);
  */
 bool engine_choose_kernels(struct sc_engine *engine, struct sc_error *e) SC_CHECK;
 
+bool engine_shares_ram(const struct sc_engine *engine); /* the device's memory is the host's */
+
+/* Bytes of RAM that are free beside what the placement takes of them; and for experts, as --ram says or leaving some.
+ */
+uint64_t engine_free_ram(const struct sc_engine *engine);
+uint64_t engine_ram_for_experts(const struct sc_engine *engine);
+
+/* By the rates, for the placement. Borrows the engine. */
+struct expert_cost engine_cost(const struct sc_engine *engine);
+
 /* Placement, rates where experts are staged, micro-batch and path, for this budget. Leaves nothing on the device. */
 bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;
 
-/* The same, and puts the model on the device. */
+/* Who computes the experts of single tokens and small batches: part of it, again once it is known how uploads go. */
+void engine_choose_path(struct sc_engine *engine);
+
+/* The same as engine_decide, and puts the model on the device. */
 bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e) SC_CHECK;
 
 /*

@@ -15,12 +15,13 @@ struct expert_cost expert_cost_of(const struct rates *r, const struct weights *w
     }
     return (struct expert_cost){
         .rates = r,
-        .n_experts = c->n_experts,
-        .n_used = c->n_experts_used,
+        .n_experts = c->n_experts ? c->n_experts : 1,
+        .n_used = c->n_experts ? c->n_experts_used : 1,
         .bytes = bytes / c->n_layers,
         .flops = 2.0 * 3 * c->n_embd * c->n_ff,
         .upload = r->upload,
         .resident = resident,
+        .in_ram = 1,
     };
 }
 
@@ -76,6 +77,13 @@ static struct links links_of(const struct expert_cost *c)
                           .round_trip = r->round_trip};
 }
 
+/* Reading what neither the device holds nor RAM: the CPU alone has no use for what the device holds. */
+static double disk_seconds(const struct expert_cost *c, enum expert_path path, double chosen)
+{
+    const double missing = 1 - (path == PATH_HOST ? 0 : c->resident) - c->in_ram;
+    return missing > 0 ? chosen * missing * c->bytes / c->disk : 0;
+}
+
 double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uint32_t n)
 {
     const struct token_work one = {
@@ -84,7 +92,9 @@ double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uin
     const double chosen = n_chosen(c, n), rows = (double)n * c->n_used / chosen;
     const double missing = chosen * (1 - c->resident), upload = missing * c->bytes / c->upload;
     const double device = device_seconds(c, rows), host = host_seconds(c, rows);
-    const double wait = path == PATH_HOST || c->resident < 1 ? l.round_trip : 0;
+    const bool ahead = path == PATH_DEVICE && is_ahead(c->n_experts, c->n_used, n);
+    const double disk = disk_seconds(c, path, chosen);
+    const double wait = (path == PATH_HOST || c->resident < 1 ? l.round_trip : 0) + disk;
     switch (path) {
     case PATH_HOST: return chosen * host + wait;
     case PATH_BOTH:
@@ -94,14 +104,14 @@ double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uin
                             wait;
     default: break;
     }
-    return is_ahead(c->n_experts, c->n_used, n) ? fmax(upload, chosen * device) : upload + chosen * device + wait;
+    return ahead ? fmax(fmax(upload, disk), chosen * device) : upload + chosen * device + wait;
 }
 
 enum expert_path expert_cost_path(const struct expert_cost *c)
 {
-    enum expert_path best = PATH_BOTH;
-    if (expert_cost_layer(c, PATH_DEVICE, 1) < expert_cost_layer(c, best, 1))
-        best = PATH_DEVICE;
+    enum expert_path best = PATH_DEVICE;
+    if (expert_cost_layer(c, PATH_BOTH, 1) < expert_cost_layer(c, best, 1))
+        best = PATH_BOTH;
     if (expert_cost_layer(c, PATH_HOST, 1) < expert_cost_layer(c, best, 1))
         best = PATH_HOST;
     return best;

@@ -23,13 +23,16 @@ struct expert_cost {
     double flops;               /* of an expert for one token */
     double upload;              /* bytes/s of experts from RAM to the device: the rates' until told otherwise */
     double resident;            /* the part of all experts that have slots, 0 to 1 */
+    double in_ram;              /* the part of all experts that RAM has room for, 0 to 1; the rest is read when used */
+    double disk;                /* bytes/s of that, if there is some */
 };
 
-/* Experts of the model's mean size. Borrows the rates. */
+/* Experts of the model's mean size, which RAM has room for. Borrows the rates. */
 struct expert_cost expert_cost_of(const struct rates *r, const struct weights *w, const struct config *c,
                                   double resident);
 
-/* A layer's experts for n tokens, with what the path waits for. Whole layers are uploaded ahead where n is large. */
+/* A layer's experts for n tokens, with what the path waits for. Whole layers are uploaded ahead, and
+   read ahead from disk, where n is large. */
 double expert_cost_layer(const struct expert_cost *cost, enum expert_path path, uint32_t n);
 
 /* The cheapest for single tokens. */

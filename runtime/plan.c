@@ -9,10 +9,7 @@
 #include "disk_rate.h"
 #include "engine.h"
 #include "placement.h"
-#include "ram.h"
-
-/* Where the disk cannot be measured, what an NVMe drive of these years gives. */
-static const double USUAL_DISK = 3e9;
+#include "store.h"
 
 /* Those that have no experts have one, which is on the device. */
 static struct token_work work_of(const struct sc_plan *p)
@@ -65,9 +62,19 @@ static void describe_model(struct sc_plan *p, const struct sc_engine *engine)
                            (double)(c->n_experts ? c->n_experts_used : 1) * c->n_layers * p->expert_bytes;
 }
 
-static void describe_machine(struct sc_plan *p, const struct sc_engine *engine, const struct rates *r)
+static const enum expert_path paths[] = {
+    [SC_WAY_DEVICE] = PATH_DEVICE, [SC_WAY_BOTH] = PATH_BOTH, [SC_WAY_CPU] = PATH_HOST};
+
+/* Bytes of the experts that the device does not compute with from its own memory. */
+static double ram_needed(const struct sc_plan *p, enum sc_way way)
 {
-    const double disk = p->has_weights && p->n_experts ? disk_rate(engine->gguf) : 0;
+    const uint32_t all = p->placement.n_experts_total;
+    return (all - (way == SC_WAY_CPU ? 0 : p->placement.n_slots)) * p->expert_bytes;
+}
+
+static void describe_machine(struct sc_plan *p, const struct sc_engine *engine)
+{
+    const struct rates *r = &engine->rates;
     p->device = engine->gpu->info;
     p->placement = engine->placement;
     p->n_ctx = engine->params.n_ctx;
@@ -79,32 +86,40 @@ static void describe_machine(struct sc_plan *p, const struct sc_engine *engine, 
                                       .ram_experts = r->host_expert,
                                       .upload = r->upload,
                                       .transfer = r->transfer,
-                                      .disk_read = disk > 0 ? disk : USUAL_DISK,
+                                      .disk_read = engine->disk,
                                       .device_flops = r->device_batch,
                                       .host_flops = r->host_batch,
                                       .round_trip = r->round_trip};
-    p->disk_is_measured = disk > 0;
     p->vram_beside = fmin(1, r->device_beside_host / r->device_expert);
     p->ram_beside = fmin(1, r->host_beside_device / r->host_expert);
 
-    const struct sc_placement *placement = &p->placement;
-    const bool shares = p->device.kind == SC_DEVICE_INTEGRATED || p->device.kind == SC_DEVICE_CPU;
-    const uint64_t all = ram_available(), taken = shares ? placement_used_bytes(placement) : 0;
-    const uint64_t available = taken < all ? (all - taken) / 8 * 7 : 0; /* as store_place leaves an eighth */
-    p->hit_rate = p->n_experts ? (double)placement->n_slots / placement->n_experts_total : 1;
-    p->ram_needed_bytes = (uint64_t)((placement->n_experts_total - placement->n_slots) * p->expert_bytes);
-    p->ram_available_bytes = engine->params.ram_bytes ? engine->params.ram_bytes : available;
+    for (int way = 0; way < SC_N_WAYS; way++)
+        if (paths[way] == engine->path)
+            p->way = (enum sc_way)way;
+    p->hit_rate = p->n_experts ? (double)p->placement.n_slots / p->placement.n_experts_total : 1;
+    p->ram_needed_bytes = (uint64_t)ram_needed(p, p->way);
+    p->ram_available_bytes = engine_ram_for_experts(engine);
 }
 
-/* What a token reads where, and how much longer it takes for what RAM has no room for. */
-static double split_tiers(struct sc_plan *p)
+static double used_bytes(const struct sc_plan *p)
 {
-    const double used = (double)p->n_layers * (p->n_experts ? p->n_experts_used : 1) * p->expert_bytes;
-    const double needed = (double)p->ram_needed_bytes, has = (double)p->ram_available_bytes;
-    p->vram_token_bytes = p->dense_token_bytes + p->hit_rate * used;
-    p->ram_token_bytes = (1 - p->hit_rate) * used;
-    p->disk_token_bytes = needed > has ? p->ram_token_bytes * (1 - has / needed) : 0;
-    return p->disk_token_bytes / p->rates.disk_read;
+    return (double)p->n_layers * (p->n_experts ? p->n_experts_used : 1) * p->expert_bytes;
+}
+
+/* Of what a token reads of experts outside the device on this way, that for which RAM has no room. */
+static double disk_bytes(const struct sc_plan *p, enum sc_way way)
+{
+    const double needed = ram_needed(p, way), has = (double)p->ram_available_bytes;
+    const double outside = way == SC_WAY_CPU ? 1 : 1 - p->hit_rate;
+    return needed > has ? outside * used_bytes(p) * (1 - has / needed) : 0;
+}
+
+static void split_tiers(struct sc_plan *p)
+{
+    const double on_device = p->way == SC_WAY_CPU ? 0 : p->hit_rate;
+    p->vram_token_bytes = p->dense_token_bytes + on_device * used_bytes(p);
+    p->ram_token_bytes = (1 - on_device) * used_bytes(p);
+    p->disk_token_bytes = disk_bytes(p, p->way);
 }
 
 /* The part of a token's time, or a micro-batch's, that takes the longest. */
@@ -118,31 +133,29 @@ static enum sc_link longest(double vram, double ram, double transfer, double dis
     return link;
 }
 
-static void predict_token(struct sc_plan *p, const struct sc_engine *engine, const struct expert_cost *cost)
+static void predict_token(struct sc_plan *p, const struct expert_cost *cost)
 {
-    static const enum expert_path paths[] = {
-        [SC_WAY_DEVICE] = PATH_DEVICE, [SC_WAY_BOTH] = PATH_BOTH, [SC_WAY_CPU] = PATH_HOST};
     const struct sc_plan_rates *r = &p->rates;
     const struct token_work w = work_of(p);
     const struct links l = links_of(p);
-    const double disk = split_tiers(p), dense = p->dense_token_bytes / r->vram_experts;
+    const double dense = p->dense_token_bytes / r->vram_experts;
     const bool is_resident = p->hit_rate >= 1;
 
-    for (int way = 0; way < SC_N_WAYS; way++)
-        p->seconds[way] = dense + disk + p->n_layers * expert_cost_layer(cost, paths[way], 1);
-    p->bound_seconds[SC_WAY_DEVICE] = disk + bound_uploading(&w, &l, p->hit_rate);
-    p->bound_seconds[SC_WAY_BOTH] = disk + bound_both(&w, &l, p->hit_rate);
-    p->bound_seconds[SC_WAY_CPU] = disk + bound_host(&w, &l);
-
-    for (int way = 0; way < SC_N_WAYS; way++)
-        if (paths[way] == engine->path)
-            p->way = (enum sc_way)way;
+    p->bound_seconds[SC_WAY_DEVICE] = bound_uploading(&w, &l, p->hit_rate);
+    p->bound_seconds[SC_WAY_BOTH] = bound_both(&w, &l, p->hit_rate);
+    p->bound_seconds[SC_WAY_CPU] = bound_host(&w, &l);
+    for (int way = 0; way < SC_N_WAYS; way++) {
+        p->seconds[way] = dense + p->n_layers * expert_cost_layer(cost, paths[way], 1);
+        p->bound_seconds[way] += disk_bytes(p, (enum sc_way)way) / r->disk_read;
+    }
+    split_tiers(p);
 
     const double experts = p->vram_token_bytes + p->ram_token_bytes - p->dense_token_bytes;
     const double trips = is_resident && p->way == SC_WAY_DEVICE ? 0 : p->n_layers * r->round_trip;
-    const double on_host = p->way == SC_WAY_CPU ? experts : p->way == SC_WAY_BOTH ? p->ram_token_bytes : 0;
+    const double on_host = p->way == SC_WAY_DEVICE ? 0 : p->ram_token_bytes;
     p->link = longest(dense + (experts - on_host) / r->vram_experts, on_host / r->ram_experts,
-                      p->way == SC_WAY_DEVICE ? p->ram_token_bytes / r->upload : 0, disk, trips);
+                      p->way == SC_WAY_DEVICE ? p->ram_token_bytes / r->upload : 0, p->disk_token_bytes / r->disk_read,
+                      trips);
     p->resident_seconds =
         dense + p->n_layers * (p->n_experts ? p->n_experts_used : 1) * p->expert_bytes / r->vram_experts;
 }
@@ -154,9 +167,8 @@ static void predict_prompt(struct sc_plan *p, const struct expert_cost *cost)
     const double dense = dense_flop / p->rates.device_flops;
     const double missing = p->n_layers * (1 - p->hit_rate) * cost->n_experts * p->expert_bytes;
     const double disk =
-        p->disk_token_bytes > 0 ? missing * p->disk_token_bytes / p->ram_token_bytes / p->rates.disk_read : 0;
-    const double experts = p->n_layers * expert_cost_layer(cost, PATH_DEVICE, p->n_batch);
-    p->prompt_seconds = fmax(dense + experts, disk);
+        p->n_layers * cost->n_experts * fmax(0, 1 - cost->resident - cost->in_ram) * cost->bytes / cost->disk;
+    p->prompt_seconds = dense + p->n_layers * expert_cost_layer(cost, PATH_DEVICE, p->n_batch);
     p->prompt_link = longest(dense + p->n_layers * p->n_batch * cost->n_used * cost->flops / p->rates.device_flops, 0,
                              missing / p->rates.upload, disk, 0);
 }
@@ -173,25 +185,36 @@ static bool measure_resident(struct sc_plan *p, const struct sc_engine *engine, 
     return true;
 }
 
+/* As the engine does where the model is complete. */
+static bool check_ram(const struct sc_engine *engine, struct sc_error *e)
+{
+    struct sc_placement unused = {0};
+    struct store_params store = {.gguf = engine->gguf, .weights = &engine->weights, .config = &engine->config};
+    return engine->params.synthetic || store_place(&unused, &store, &engine->params, UINT64_MAX, e);
+}
+
 static bool make(struct sc_plan *p, struct sc_engine *engine, struct sc_error *e)
 {
-    if (!engine_open_model(engine, true, e) ||
-        !(engine->gpu = gpu_create(engine->params.device, engine->params.cache_dir, e)) ||
-        !engine_choose_kernels(engine, e) || !(engine->pool = cpu_pool_create(engine->params.n_threads, e)))
+    const struct sc_engine_params *params = &engine->params;
+    if (!engine_open_model(engine, true, e) || !check_ram(engine, e) ||
+        !(engine->gpu = gpu_create(params->device, params->cache_dir, e)) || !engine_choose_kernels(engine, e) ||
+        !(engine->pool = cpu_pool_create(params->n_threads, e)))
         return false;
     const uint64_t budget = engine_budget(engine);
+    struct sc_engine_params scratch = *params;
+    struct sc_placement unused; /* told before all that takes time */
+    if (!placement_make(&unused, &scratch, &engine->weights, &engine->config, budget, &engine->gpu->info, e))
+        return false;
     engine->gpu->budget_bytes = budget;
     engine->has_rates = rates_get(&engine->rates, engine->gpu, &engine->weights, &engine->config, engine->pool,
-                                  engine->params.cache_dir, e);
+                                  params->cache_dir, params->measure_anew, e);
+    engine->disk = disk_rate(engine->gguf, &p->disk_is_measured);
     if (!engine->has_rates || !engine_decide(engine, budget, e))
         return false;
-    const struct rates *rates = &engine->rates;
     describe_model(p, engine);
-    describe_machine(p, engine, rates);
-    struct expert_cost cost = expert_cost_of(rates, &engine->weights, &engine->config, p->hit_rate);
-    cost.n_experts = p->n_experts ? p->n_experts : 1;
-    cost.n_used = p->n_experts ? p->n_experts_used : 1;
-    predict_token(p, engine, &cost);
+    describe_machine(p, engine);
+    const struct expert_cost cost = engine_cost(engine);
+    predict_token(p, &cost);
     predict_prompt(p, &cost);
     return measure_resident(p, engine, e);
 }

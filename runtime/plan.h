@@ -46,16 +46,16 @@ struct sc_plan {
     bool has_weights;      /* the file is complete */
     bool disk_is_measured; /* else disk_read is what such drives usually give */
 
-    uint64_t ram_needed_bytes;    /* for the experts that the device does not hold */
+    uint64_t ram_needed_bytes;    /* for the experts that the device does not hold, or all if the CPU computes all */
     uint64_t ram_available_bytes; /* for them, now or by --ram */
 
     /* a token of decode, if every expert is as likely as any other */
-    double hit_rate; /* experts found on the device */
-    double vram_token_bytes, ram_token_bytes, disk_token_bytes;
-    double seconds[SC_N_WAYS];       /* predicted */
-    double bound_seconds[SC_N_WAYS]; /* what plain reading would allow */
-    enum sc_way way;                 /* the engine's choice */
-    enum sc_link link;               /* that limits it */
+    double hit_rate;                                            /* the part of the experts that the device holds */
+    double vram_token_bytes, ram_token_bytes, disk_token_bytes; /* on the chosen way; RAM's include the disk's */
+    double seconds[SC_N_WAYS];                                  /* predicted */
+    double bound_seconds[SC_N_WAYS];                            /* what plain reading would allow */
+    enum sc_way way;                                            /* the engine's choice */
+    enum sc_link link;                                          /* that limits it */
 
     /* a prompt, in micro-batches of n_batch */
     double prompt_seconds; /* of one of them */

@@ -10,13 +10,14 @@
 #include "cache_file.h"
 #include "cpu_kernels.h"
 
-static const char MAGIC[] = "SCRATE02"; /* the number counts changes of what is measured, and how */
+static const char MAGIC[] = "SCRATE03"; /* the number counts changes of what is measured, and how */
 enum { KEY_BYTES = 1024, N_RATES = sizeof(struct rates) / sizeof(double) };
 
 /* The file: for whom, and what. */
 struct record {
     char key[KEY_BYTES]; /* the rest is 0 */
     double values[N_RATES];
+    uint64_t is_steady; /* 0: others used the machine meanwhile, so the next start measures again if it has room */
 };
 
 static_assert(sizeof(struct rates) == N_RATES * sizeof(double), "rates are doubles and nothing else");
@@ -97,7 +98,7 @@ static void make_key(char key[KEY_BYTES], const struct gpu *gpu, const struct we
              c->n_experts_used, c->n_experts, c->n_embd, c->n_ff, (unsigned long long)hash_types(w, c));
 }
 
-static bool read_record(struct rates *r, const char *path, const char key[KEY_BYTES])
+static bool read_record(struct rates *r, bool *steady, const char *path, const char key[KEY_BYTES])
 {
     struct record record;
     size_t size_bytes = 0;
@@ -109,7 +110,9 @@ static bool read_record(struct rates *r, const char *path, const char key[KEY_BY
     ok = ok && memcmp(record.key, key, KEY_BYTES) == 0;
     if (ok)
         memcpy(r, record.values, sizeof(*r));
-    return ok && rates_are_plausible(r);
+    ok = ok && rates_are_plausible(r);
+    *steady = ok && record.is_steady;
+    return ok;
 }
 
 /* The last measurement of this process: where nothing is kept on disk, the next engine decides as this one did. */
@@ -134,7 +137,7 @@ static bool recall(struct rates *r, const char key[KEY_BYTES])
 }
 
 bool rates_get(struct rates *r, struct gpu *gpu, const struct weights *w, const struct config *c, struct cpu_pool *pool,
-               const char *cache_dir, struct sc_error *e)
+               const char *cache_dir, bool anew, struct sc_error *e)
 {
     struct record record = {0};
     char name[64], path[CACHE_PATH_BYTES];
@@ -142,11 +145,19 @@ bool rates_get(struct rates *r, struct gpu *gpu, const struct weights *w, const 
     snprintf(name, sizeof(name), "rates-%016llx.bin",
              (unsigned long long)cache_hash(CACHE_HASH_START, record.key, KEY_BYTES));
     cache_file_path(path, cache_dir, name);
-    if (read_record(r, path, record.key) || recall(r, record.key))
+    struct rates measured;
+    bool steady;
+    bool has_kept = read_record(r, &steady, path, record.key);
+    if (!steady) /* what this process measured it goes by all the same */
+        steady = recall(r, record.key);
+    has_kept = has_kept || steady;
+    if (steady && !anew)
         return true;
-    if (!rates_measure(r, gpu, w, c, pool, e))
-        return false;
+    if (!rates_measure(&measured, &steady, gpu, w, c, pool, e))
+        return has_kept && e->code == SC_OUT_OF_DEVICE_MEMORY;
+    *r = measured;
     memcpy(record.values, r, sizeof(*r));
+    record.is_steady = steady;
     remember(&record);
     (void)cache_file_write(path, MAGIC, &record, sizeof(record)); /* if it cannot, the next start measures again */
     return true;

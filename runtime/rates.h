@@ -36,16 +36,17 @@ struct rates {
 enum { RATES_DEVICE_BATCH = 128, RATES_SMALL_BATCH = 16, RATES_HOST_BATCH = 64 };
 
 /*
- * Fills *r with the values of an earlier call for the same device, driver, processor, threads and kind of experts,
- * made by this process or found in cache_dir (as in sc_engine_params), or measures and keeps them there. Takes some
- * tenths of a second on a GPU and up to 1 GB of host memory, and of device memory no more than half of what the budget
- * has left; all of it is given back. No other work may be on the device.
+ * Unless `anew`, fills *r with the values of an earlier call for the same device, driver, processor, threads and kind
+ * of experts, made by this process or found in cache_dir (as in sc_engine_params). Else measures and keeps them there;
+ * the next process believes them if they were steady, since what is measured while others use the machine must not
+ * decide for ever. Takes some tenths of a second on a GPU and up to 1 GB of host memory, and of device memory no more
+ * than half of what the budget has left; all of it is given back. No other work may be on the device.
  */
 bool rates_get(struct rates *r, struct gpu *gpu, const struct weights *w, const struct config *c, struct cpu_pool *pool,
-               const char *cache_dir, struct sc_error *e) SC_CHECK;
+               const char *cache_dir, bool anew, struct sc_error *e) SC_CHECK;
 
-/* Measures, whatever the cache holds, and keeps nothing. */
-bool rates_measure(struct rates *r, struct gpu *gpu, const struct weights *w, const struct config *c,
+/* Measures, whatever the cache holds, and keeps nothing. *steady: runs of the same work took about the same time. */
+bool rates_measure(struct rates *r, bool *steady, struct gpu *gpu, const struct weights *w, const struct config *c,
                    struct cpu_pool *pool, struct sc_error *e) SC_CHECK;
 
 /* Whether the values can be true: finite, positive, and of this world. */

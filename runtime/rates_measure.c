@@ -4,35 +4,17 @@
 #include <string.h>
 
 #include "clock.h"
-#include "cpu_experts.h"
 #include "host_read.h"
+#include "measurement.h"
 #include "rates.h"
-#include "sample.h"
 
-enum { MIN_RUNS = 3, MAX_RUNS = 7, MAX_REPEATS = 200, N_TRIPS = 16, N_READERS = 1 << 16, CACHE_LINE = 64 };
+enum { MIN_RUNS = 3, MAX_RUNS = 7, MAX_REPEATS = 200, CACHE_LINE = 64 };
 
-static const uint64_t RING_BYTES = 32 << 20;
-static const double ENOUGH_SECONDS = 0.05, /* for one rate, once there are MIN_RUNS runs */
-    BATCH_SECONDS = 0.01,                  /* a batch of experts this long is as good as a longer one */
-    BOTH_SECONDS = 0.02;                   /* the least for the device and the CPU side by side */
-
-struct measurement {
-    struct gpu *gpu;
-    struct cpu_pool *pool;
-    struct sample sample;
-    struct upload upload;
-    struct buffer values, staging, seen; /* on the device, page-locked on the host, results on the host */
-    struct tensor x, gate, up, down;     /* for RATES_DEVICE_BATCH tokens */
-    struct routing routing;              /* each token uses every expert of a group */
-    struct tensor sums, seen_x;          /* what op_read gives; (1, n_embd) in `seen` */
-    struct commands kernels, copies, trips[N_TRIPS + 1]; /* what runs on the device; and to and fro */
-    struct commands *trip_list[N_TRIPS + 1];
-    struct cpu_experts *cpu; /* of experts n_ff wide */
-    float *host_x, *host_y;  /* (RATES_HOST_BATCH, n_embd), and as many for each expert of a group */
-    uint32_t *rows;          /* 0, 1, 2... */
-    uint32_t n_ff, n_tokens; /* of the experts that run */
-    uint32_t group;          /* that the CPU computes next */
-};
+static const double STEADY = 1.5, /* of the least time is the median where nobody else is at work */
+    TOO_SHORT = 1e-3,             /* seconds, to tell that from chance */
+    ENOUGH_SECONDS = 0.05,        /* for one rate, once there are MIN_RUNS runs */
+    BATCH_SECONDS = 0.01,         /* a batch of experts this long is as good as a longer one */
+    BOTH_SECONDS = 0.02;          /* the least for the device and the CPU side by side */
 
 /* ---- time ---- */
 
@@ -64,6 +46,7 @@ static bool time_runs(struct measurement *m, bool (*run)(struct measurement *, s
     }
     qsort(times, n, sizeof(times[0]), compare_doubles);
     *timing = (struct timing){times[0], times[n / 2]};
+    m->is_steady &= timing->median <= fmax(STEADY * timing->least, TOO_SHORT);
     return true;
 }
 
@@ -153,18 +136,18 @@ static bool run_upload(struct measurement *m, struct sc_error *e)
 /* Work that waits for the host, which waits for the work before: as in a layer whose experts the CPU computes. */
 static bool run_trips(struct measurement *m, struct sc_error *e)
 {
-    struct submission chain[N_TRIPS + 1];
+    struct submission chain[MEASURED_TRIPS + 1];
     const uint64_t signalled = m->gpu->host_signalled;
-    for (uint32_t i = 0; i <= N_TRIPS; i++)
+    for (uint32_t i = 0; i <= MEASURED_TRIPS; i++)
         chain[i] = (struct submission){.streams = &m->trip_list[i], .n_streams = 1, .wait_host = i ? signalled + i : 0};
-    if (!gpu_submit_chain(m->gpu, chain, N_TRIPS + 1, e))
+    if (!gpu_submit_chain(m->gpu, chain, MEASURED_TRIPS + 1, e))
         return false;
     bool ok = true;
-    for (uint32_t i = 0; i < N_TRIPS; i++) { /* what waits must be let go, also after a failure */
+    for (uint32_t i = 0; i < MEASURED_TRIPS; i++) { /* what waits must be let go, also after a failure */
         ok = ok && gpu_wait(m->gpu, chain[i].value, e);
         ok = gpu_signal(m->gpu, signalled + i + 1, e) && ok;
     }
-    return ok && gpu_wait(m->gpu, chain[N_TRIPS].value, e);
+    return ok && gpu_wait(m->gpu, chain[MEASURED_TRIPS].value, e);
 }
 
 /* ---- the host ---- */
@@ -290,112 +273,6 @@ static bool measure_beside(struct measurement *m, struct commands *c, void (*rec
 
 /* ---- all of it ---- */
 
-static struct tensor f32(VkDeviceAddress *at, uint32_t rows, uint32_t cols)
-{
-    const struct tensor t = {.address = *at, .type = SC_F32, .rows = rows, .cols = cols};
-    *at += (tensor_size_bytes(&t) + 255) / 256 * 256;
-    return t;
-}
-
-/* Lays the tensors out from `base` on; returns where they end. */
-static VkDeviceAddress lay_out(struct measurement *m, VkDeviceAddress base)
-{
-    const struct sample *s = &m->sample;
-    const uint32_t n = RATES_DEVICE_BATCH, n_pairs = n * s->n_used;
-    VkDeviceAddress at = base;
-    m->routing = (struct routing){.ids = f32(&at, n, s->n_used),
-                                  .first = f32(&at, 1, s->n_used + 1),
-                                  .pairs = f32(&at, 1, n_pairs),
-                                  .tiles = f32(&at, 3 * op_max_tiles(n_pairs, s->n_used), 2),
-                                  .grids = f32(&at, 3, 4),
-                                  .grids_buffer = &m->values};
-    m->x = f32(&at, n, s->n_embd);
-    m->gate = f32(&at, n_pairs, s->n_ff);
-    m->up = f32(&at, n_pairs, s->n_ff);
-    m->down = f32(&at, n_pairs, s->n_embd);
-    m->sums = f32(&at, 1, N_READERS);
-    return at;
-}
-
-/* The routing of all tokens to all experts of a group, and an x, which may be anything small. */
-static bool upload_values(struct measurement *m, struct sc_error *e)
-{
-    const struct sample *s = &m->sample;
-    const uint32_t n = RATES_DEVICE_BATCH;
-    const uint64_t size_bytes = m->gate.address - m->values.address;
-    uint8_t *bytes = calloc(1, (size_t)size_bytes);
-    if (!bytes)
-        return sc_fail_memory(e, "the measurement of this machine");
-    uint32_t *ids = (uint32_t *)(void *)(bytes + (m->routing.ids.address - m->values.address));
-    float *x = (float *)(void *)(bytes + (m->x.address - m->values.address));
-    for (uint32_t i = 0; i < n * s->n_used; i++)
-        ids[i] = i % s->n_used;
-    for (uint64_t i = 0; i < (uint64_t)n * s->n_embd; i++)
-        x[i] = (float)(i % 17) / 8 - 1;
-    memcpy(m->host_x, x, sizeof(float) * RATES_HOST_BATCH * s->n_embd);
-    const bool ok = upload_bytes(&m->upload, &m->values, 0, bytes, size_bytes, e) && upload_flush(&m->upload, e);
-    free(bytes);
-    return ok;
-}
-
-static bool init(struct measurement *m, const struct weights *w, const struct config *c, struct sc_error *e)
-{
-    static const char what[] = "the measurement of this machine";
-    const uint64_t total = m->gpu->budget_bytes ? m->gpu->budget_bytes : gpu_free_bytes(m->gpu);
-    const uint64_t left = total > m->gpu->allocated_bytes ? total - m->gpu->allocated_bytes : 0;
-    const uint64_t ring = left / 16 < RING_BYTES ? left / 16 : RING_BYTES;
-    if (!sample_init(&m->sample, m->gpu, m->pool, w, c, left / 2, e))
-        return false;
-    const struct sample *s = &m->sample;
-    const uint32_t n_host = RATES_HOST_BATCH * s->n_used;
-    m->host_x = calloc((size_t)RATES_HOST_BATCH * s->n_embd, sizeof(*m->host_x));
-    m->host_y = calloc((size_t)n_host * s->n_embd, sizeof(*m->host_y));
-    m->rows = calloc(n_host, sizeof(*m->rows));
-    if (!m->host_x || !m->host_y || !m->rows)
-        return sc_fail_memory(e, what);
-    for (uint32_t i = 0; i < n_host; i++)
-        m->rows[i] = i;
-    if (!upload_init(&m->upload, m->gpu, m->pool, ring, e) ||
-        !buffer_init(m->gpu, &m->staging, MEMORY_UPLOAD, ring / 256 * 256, what, e) ||
-        !buffer_init(m->gpu, &m->seen, MEMORY_READBACK, s->n_embd * sizeof(float), what, e) ||
-        !buffer_init(m->gpu, &m->values, MEMORY_DEVICE, lay_out(m, 0), what, e))
-        return false;
-    lay_out(m, m->values.address);
-    m->seen_x = (struct tensor){.address = m->seen.address, .type = SC_F32, .rows = 1, .cols = s->n_embd};
-    memset(m->staging.mapped, 0, (size_t)m->staging.size_bytes);
-
-    if (!commands_init(&m->kernels, m->gpu, e) || !commands_init_transfer(&m->copies, m->gpu, e))
-        return false;
-    for (uint32_t i = 0; i <= N_TRIPS; i++) {
-        m->trip_list[i] = &m->trips[i];
-        if (!commands_init(&m->trips[i], m->gpu, e))
-            return false;
-        commands_begin(&m->trips[i], true);
-        op_copy(&m->trips[i], m->seen_x, tensor_rows(m->x, 1));
-        if (!commands_end(&m->trips[i], e))
-            return false;
-    }
-    return upload_values(m, e);
-}
-
-static void finish(struct measurement *m)
-{
-    m->gpu->vk.vkDeviceWaitIdle(m->gpu->device);
-    cpu_experts_destroy(m->cpu);
-    for (uint32_t i = 0; i <= N_TRIPS; i++)
-        commands_finish(&m->trips[i]);
-    commands_finish(&m->copies);
-    commands_finish(&m->kernels);
-    buffer_finish(m->gpu, &m->values);
-    buffer_finish(m->gpu, &m->seen);
-    buffer_finish(m->gpu, &m->staging);
-    upload_finish(&m->upload);
-    sample_finish(&m->sample);
-    free(m->rows);
-    free(m->host_y);
-    free(m->host_x);
-}
-
 static bool measure(struct measurement *m, struct rates *r, struct sc_error *e)
 {
     const double weights = (double)m->sample.weight_bytes, memory = (double)m->sample.memory_bytes;
@@ -430,23 +307,22 @@ static bool measure(struct measurement *m, struct rates *r, struct sc_error *e)
     r->host_expert = weights / host.median;
     r->upload = memory / upload.median;
     r->transfer = slabs / transfer.median;
-    r->round_trip = trips.median / N_TRIPS;
+    r->round_trip = trips.median / MEASURED_TRIPS;
     /* plain reading is a bound: its best run counts, and those of what computes, which has read as well */
     r->device_read = fmax(slabs / device_read.least, weights / device.least);
     r->host_read = fmax(memory / host_read.least, weights / host.least);
     return true;
 }
 
-bool rates_measure(struct rates *r, struct gpu *gpu, const struct weights *w, const struct config *c,
+bool rates_measure(struct rates *r, bool *steady, struct gpu *gpu, const struct weights *w, const struct config *c,
                    struct cpu_pool *pool, struct sc_error *e)
 {
     struct measurement *m = calloc(1, sizeof(*m));
     if (!m)
         return sc_fail_memory(e, "the measurement of this machine");
-    m->gpu = gpu;
-    m->pool = pool;
-    const bool ok = init(m, w, c, e) && measure(m, r, e);
-    finish(m);
+    const bool ok = measurement_init(m, gpu, pool, w, c, e) && measure(m, r, e);
+    *steady = m->is_steady;
+    measurement_finish(m);
     free(m);
     return ok && (rates_are_plausible(r) ||
                   sc_fail(e, SC_UNSUPPORTED, "%s and this processor were measured with an impossible result",

@@ -117,7 +117,8 @@ struct sc_engine_params {
      * $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none.
      */
     const char *cache_dir;
-    bool no_hot_set; /* of these, leave out the experts: equal runs of equal engines give equal bits */
+    bool measure_anew; /* of these, do not believe the rates */
+    bool no_hot_set;   /* of these, leave out the experts: equal runs of equal engines give equal bits */
     /* NULL, or a file for tools/simulate-experts: what the routers choose. Evaluations fail that cannot write to it. */
     const char *routing_trace;
 

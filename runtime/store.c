@@ -45,17 +45,17 @@ bool store_place(struct sc_placement *placement, struct store_params *params, co
     placement->n_ram_slots = params->n_ram_slots = 0;
     placement->ram_bytes = 0;
     params->is_short = params->fills = false;
+    const uint64_t slot_bytes = n_total ? ram_pool_slot_bytes(params->weights, c) : 0;
+    const uint64_t reserve = available_bytes / 8 + RESERVE_BYTES;
+    const uint64_t fewest = clamp(c->n_experts_used + MIN_AHEAD, 0, n_total);
+    if (engine->ram_bytes && !check_wish(engine->ram_bytes, fewest, slot_bytes, e))
+        return false;
     if (!n_total || sc_gguf_is_header(params->gguf)) /* made-up weights are in RAM or nowhere */
         return true;
-    const uint64_t slot_bytes = ram_pool_slot_bytes(params->weights, c);
-    const uint64_t reserve = available_bytes / 8 + RESERVE_BYTES;
     const uint64_t room = available_bytes > reserve ? (available_bytes - reserve) / slot_bytes : 0;
-    const uint64_t fewest = clamp(c->n_experts_used + MIN_AHEAD, 0, n_total);
     params->is_short = engine->ram_bytes || n_total > room;
     if (!engine->ram_bytes && !engine->no_mmap && outside <= room)
         return true;
-    if (engine->ram_bytes && !check_wish(engine->ram_bytes, fewest, slot_bytes, e))
-        return false;
 
     /* if all go to the device, they only pass through; if there is no room, it is tried anyway */
     const uint64_t most = engine->ram_bytes ? engine->ram_bytes / slot_bytes : room;

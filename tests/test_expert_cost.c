@@ -47,7 +47,8 @@ static struct expert_cost mixtral(const struct rates *r, double resident)
                                 .bytes = weights * 4.5 / 8,
                                 .flops = 2 * weights,
                                 .upload = r->upload,
-                                .resident = resident};
+                                .resident = resident,
+                                .in_ram = 1};
 }
 
 static void expect_seconds(double got, double want, const char *what)
@@ -76,6 +77,24 @@ static void test_by_hand(void **state)
     expect_seconds(expert_cost_layer(&half, PATH_DEVICE, 512), 8 * 128 * half.flops / 20e12, "long prompt");
 }
 
+/* Half on the device, a quarter in RAM: the rest is read from disk when it is used, by the CPU alone three quarters. */
+static void test_disk(void **state)
+{
+    (void)state;
+    const struct rates r = machine(DESKTOP);
+    const struct expert_cost enough = mixtral(&r, 0.5);
+    struct expert_cost c = enough;
+    c.in_ram = 0.25;
+    c.disk = 2e9;
+    const double quarter = 2 * c.bytes / 4 / 2e9;
+    for (enum expert_path path = PATH_DEVICE; path <= PATH_HOST; path++)
+        expect_seconds(expert_cost_layer(&c, path, 1) - expert_cost_layer(&enough, path, 1),
+                       (path == PATH_HOST ? 3 : 1) * quarter, "disk");
+    expect_seconds(expert_cost_layer(&c, PATH_DEVICE, 128), 2 * c.bytes / 2e9, "prompt from disk");
+    c.in_ram = 0.5;
+    expect_seconds(expert_cost_layer(&c, PATH_BOTH, 1), expert_cost_layer(&enough, PATH_BOTH, 1), "just enough RAM");
+}
+
 /* One engine works at full rate once the other is done. */
 static void test_slower_together(void **state)
 {
@@ -100,7 +119,7 @@ static void test_path(void **state)
         enum expert_path want;
     } cases[] = {
         {DESKTOP, 0.1, PATH_BOTH},  {DESKTOP, 0.5, PATH_BOTH},  {SLOW_CPU, 0.5, PATH_DEVICE},
-        {SLOW_CPU, 1, PATH_BOTH},   {CPU_DRIVER, 0, PATH_BOTH}, {CPU_DRIVER, 0.3, PATH_HOST},
+        {SLOW_CPU, 1, PATH_DEVICE}, {CPU_DRIVER, 0, PATH_BOTH}, {CPU_DRIVER, 0.3, PATH_HOST},
         {CPU_DRIVER, 1, PATH_HOST},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -144,7 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_hand),     cmocka_unit_test(test_slower_together), cmocka_unit_test(test_path),
-        cmocka_unit_test(test_host_tokens), cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_host_tokens), cmocka_unit_test(test_batch),           cmocka_unit_test(test_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@
 #include "rates.h"
 #include "sample.h"
 
-static const char MAGIC[] = "SCRATE02";
+static const char MAGIC[] = "SCRATE03";
 enum { KEY_BYTES = 1024 }; /* of a record, ahead of the rates */
 
 static struct gpu *gpu;
@@ -166,7 +166,7 @@ static void get(struct rates *r, const struct trial_model *m, const char *dir)
     struct sc_error e = {0};
     memset(r, 0xFF, sizeof *r);
     const uint64_t before = gpu->allocated_bytes;
-    if (!rates_get(r, gpu, &m->weights, &m->config, pool, dir, &e))
+    if (!rates_get(r, gpu, &m->weights, &m->config, pool, dir, false, &e))
         fail_msg("%s", e.text);
     check(r);
     assert_int_equal(gpu->allocated_bytes, before);
@@ -187,17 +187,33 @@ static void find_file(char path[CACHE_PATH_BYTES], const char *dir)
     assert_int_equal(n, 1);
 }
 
-/* Writes a record of the file's key, or of another one, that says `value` of everything. */
+/* Writes a record of the file's key, or of another one, that says `value` of everything, on a machine with nothing else
+ * to do. */
 static void plant(const char *path, const uint8_t *record, size_t size_bytes, bool foreign, double value)
 {
     uint8_t *copy = malloc(size_bytes);
     assert_non_null(copy);
     memcpy(copy, record, size_bytes);
-    for (size_t at = KEY_BYTES; at < size_bytes; at += sizeof value)
+    for (size_t at = KEY_BYTES; at < KEY_BYTES + sizeof(struct rates); at += sizeof value)
         memcpy(copy + at, &value, sizeof value);
+    copy[size_bytes - sizeof(uint64_t)] = 1;
     copy[40] ^= foreign;
     assert_true(cache_file_write(path, MAGIC, copy, size_bytes));
     free(copy);
+}
+
+/* The record with another host_read, from a machine with nothing else to do or not. */
+static void plant_one(const char *path, const uint8_t *record, size_t size_bytes, double host_read, uint64_t is_steady)
+{
+    struct rates r;
+    uint8_t copy[KEY_BYTES + sizeof r + sizeof is_steady];
+    assert_int_equal(size_bytes, sizeof copy);
+    memcpy(copy, record, size_bytes);
+    memcpy(&r, copy + KEY_BYTES, sizeof r);
+    r.host_read = host_read;
+    memcpy(copy + KEY_BYTES, &r, sizeof r);
+    memcpy(copy + KEY_BYTES + sizeof r, &is_steady, sizeof is_steady);
+    assert_true(cache_file_write(path, MAGIC, copy, sizeof copy));
 }
 
 static void test_cache(void **state)
@@ -216,7 +232,7 @@ static void test_cache(void **state)
     size_t size_bytes = 0;
     uint8_t *record = cache_file_read(path, MAGIC, 4096, &size_bytes);
     assert_non_null(record);
-    assert_int_equal(size_bytes, KEY_BYTES + sizeof first);
+    assert_int_equal(size_bytes, KEY_BYTES + sizeof first + sizeof(uint64_t));
 
     plant(path, record, size_bytes, false, 50);
     get(&again, &m, dir);
@@ -224,6 +240,12 @@ static void test_cache(void **state)
     plant(path, record, size_bytes, true, 20000);
     get(&again, &m, dir);
     assert_false(again.device_read == 20000); /* another machine's */
+    plant_one(path, record, size_bytes, 2 * first.host_read, true);
+    get(&again, &m, dir);
+    assert_true(again.host_read == 2 * first.host_read); /* what is kept is believed */
+    plant_one(path, record, size_bytes, 3 * first.host_read, false);
+    get(&again, &m, dir);
+    assert_false(again.host_read == 3 * first.host_read); /* unless it was measured on a busy machine */
 
     /* damage is not believed, and the file is made anew */
     FILE *f = fopen(path, "r+b");
@@ -275,7 +297,7 @@ static void test_no_room(void **state)
     model_open(&m, &(struct model_spec){.type = "q8_0", .seed = 4});
     const uint64_t before = gpu->allocated_bytes;
     gpu->budget_bytes = 100000;
-    assert_false(rates_get(&r, gpu, &m.weights, &m.config, pool, "", &e));
+    assert_false(rates_get(&r, gpu, &m.weights, &m.config, pool, "", false, &e));
     gpu->budget_bytes = 0;
     assert_int_equal(e.code, SC_OUT_OF_DEVICE_MEMORY);
     assert_int_equal(gpu->allocated_bytes, before);
