@@ -28,6 +28,12 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static uint32_t repeats_of(double seconds)
+{
+    const double n = REPETITION_SECONDS / seconds;
+    return n < 1 ? 1 : n < MAX_REPEATS ? (uint32_t)n : MAX_REPEATS;
+}
+
 /* The median seconds of what `record` puts into the commands. */
 static bool time_it(struct bench *b, void (*record)(struct bench *, const void *, uint32_t repeats), const void *what,
                     double *seconds, struct sc_error *e)
@@ -35,7 +41,7 @@ static bool time_it(struct bench *b, void (*record)(struct bench *, const void *
     double times[MAX_REPETITIONS], all = 0;
     uint32_t repeats = 1, n = 0;
     struct commands *c = &b->trials.commands;
-    for (bool warm = false; n < b->p.n_repetitions && all < CASE_SECONDS; warm = true) {
+    for (uint32_t run = 0; n == 0 || (n < b->p.n_repetitions && all < CASE_SECONDS); run++) {
         double t;
         commands_begin(c, false);
         gpu_timer_start(&b->timer, c);
@@ -43,12 +49,12 @@ static bool time_it(struct bench *b, void (*record)(struct bench *, const void *
         gpu_timer_stop(&b->timer, c);
         if (!gpu_timer_run(&b->timer, c, &t, e))
             return false;
-        all += t;
-        if (warm || all >= CASE_SECONDS) {
-            times[n++] = t / repeats;
-        } else if (t < REPETITION_SECONDS) {
-            repeats = REPETITION_SECONDS / t < MAX_REPEATS ? (uint32_t)(REPETITION_SECONDS / t) : MAX_REPEATS;
+        if (run == 0 || (run == 1 && t < CASE_SECONDS)) { /* some drivers compile in the first one */
+            repeats = repeats_of(t);
+            continue;
         }
+        all += t;
+        times[n++] = t / repeats;
     }
     qsort(times, n, sizeof(times[0]), compare_doubles);
     *seconds = times[n / 2];
