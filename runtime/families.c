@@ -53,18 +53,25 @@ static uint32_t matmul_rows_roundings(const struct variant *v, uint32_t cols)
 enum { NEEDS_OF_ROWS = NEEDS_PROCESSOR | NEEDS_BALLOT | NEEDS_8_LANES };
 
 /* Of 64 threads so many share a row, and each works on so many rows. */
-#define MATVEC(kernel_, lanes, rows) \
-    .kernel = KERNEL_##kernel_##_F32, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * rows, \
-    .roundings = matvec_roundings
+#define MATVEC(kernel_, lanes, rows, is_magic) \
+    .kernel = KERNEL_##kernel_##_F32, .constants = {[CONSTANT_LANES] = lanes, [CONSTANT_MAGIC] = is_magic}, \
+    .tile_rows = 64 / lanes * rows, .roundings = matvec_roundings
+
+/* For GPUs; which is best depends on the matrix and on what conversions cost. */
+#define MATVEC_PAIR(kernel_, lanes, rows) \
+    {.name = #lanes " lanes", MATVEC(kernel_, lanes, rows, 0)}, \
+    { \
+        .name = #lanes " lanes, magic", MATVEC(kernel_, lanes, rows, 1) \
+    }
 
 /* On a processor a thread is a lane of a vector and a load a gather: the fewer share a row, the fewer sums to merge. */
 static const struct variant matvec[] = {
-    {.name = "2 lanes, 8 rows", MATVEC(MATVEC_ROWS, 2, 8), .needs = NEEDS_OF_ROWS},
-    {.name = "2 lanes", MATVEC(MATVEC, 2, 2), .needs = NEEDS_PROCESSOR},
-    {.name = "32 lanes", MATVEC(MATVEC, 32, 2)},
-    {.name = "16 lanes", MATVEC(MATVEC, 16, 2)},
-    {.name = "64 lanes", MATVEC(MATVEC, 64, 2)},
-    {.name = "8 lanes", MATVEC(MATVEC, 8, 2)},
+    {.name = "2 lanes, 8 rows", MATVEC(MATVEC_ROWS, 2, 8, 0), .needs = NEEDS_OF_ROWS},
+    {.name = "2 lanes", MATVEC(MATVEC, 2, 2, 0), .needs = NEEDS_PROCESSOR},
+    MATVEC_PAIR(MATVEC, 32, 2),
+    MATVEC_PAIR(MATVEC, 16, 2),
+    MATVEC_PAIR(MATVEC, 64, 2),
+    MATVEC_PAIR(MATVEC, 8, 2),
 };
 
 #define MATMUL_FEW(lanes) \

@@ -88,11 +88,23 @@ uint half_bits(Row row, uint bytes)
 
 float half_at(Row row, uint bytes) { return unpackHalf2x16(half_bits(row, bytes)).x; }
 
-vec4 bytes4(uint w) { return vec4(w & 0xff, w >> 8 & 0xff, w >> 16 & 0xff, w >> 24); }
+/*
+ * Four bytes as floats. By conversion, which AMD has an instruction for; or by their place in the bits of a float, 2^23 +
+ * byte, less 2^23, where conversions are slow, as on NVIDIA. Both are exact.
+ */
+layout(constant_id = CONSTANT_MAGIC) const bool MAGIC = false;
+
+vec4 bytes4(uint w)
+{
+    const uvec4 bytes = uvec4(w & 0xff, w >> 8 & 0xff, w >> 16 & 0xff, w >> 24);
+    return mix(vec4(bytes), uintBitsToFloat(bytes | 0x4b000000) - 8388608, bvec4(MAGIC)); /* see level() */
+}
 
 vec4 signed_bytes4(uint w)
 {
-    return vec4(int(w << 24) >> 24, int(w << 16) >> 24, int(w << 8) >> 24, int(w) >> 24);
+    const vec4 converted = vec4(int(w << 24) >> 24, int(w << 16) >> 24, int(w << 8) >> 24, int(w) >> 24);
+    const uvec4 shifted = uvec4(w, w >> 8, w >> 16, w >> 24) & 0xff ^ 0x80;
+    return mix(converted, uintBitsToFloat(shifted | 0x4b000000) - 8388736, bvec4(MAGIC));
 }
 
 /* Bits b, b + 1, b + 2, b + 3 of w, each into the lowest bit of a byte of its own. */

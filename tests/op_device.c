@@ -65,7 +65,7 @@ bool op_takes_case(const struct op_device *d, enum family family, uint32_t varia
         first++;
     while (base + 1 < n && variants[base].needs)
         base++;
-    return variant == first || variant == base || ((size_t)type + variant + number) % 5 == 0;
+    return variant == first || variant == base || ((uint32_t)type % 5 == variant % 5 && number % 2 == 0);
 }
 
 uint32_t op_n_compiled(const struct op_device *d)
