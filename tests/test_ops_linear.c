@@ -112,7 +112,8 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
             if (family_for(c.n) != family || !op_type_has_columns(&types[i], c.cols) ||
                 !op_takes_case(d, family, variant, types[i].type, k) ||
                 !op_use_variant(d, family, variant, types[i].type) ||
-                (huge && (types[i].type != SC_Q4_0 || c.rows / v->tile_rows < 32768)))
+                (huge &&
+                 (types[i].type != SC_Q4_0 || v->constants[CONSTANT_LANES] != 32 || v->constants[CONSTANT_MAGIC])))
                 continue;
             for (uint32_t fill = 0; fill < (huge ? 1 : OP_N_FILLS); fill++)
                 check_case(&judge, d, v, &types[i], c, fill, (fill + k) % 2 == 1, 1000 * k + 10 * i + fill);
