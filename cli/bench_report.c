@@ -84,7 +84,8 @@ static void fill(const struct bench_report *b, const struct bench_result *r, cha
         if ((unsigned char)*c < 0x20 || *c == 0x7f || *c == '|')
             *c = '?';
     snprintf(cells[COLUMN_DEVICE], CELL_SIZE, "%s", sc_engine_device(b->engine)->name);
-    snprintf(cells[COLUMN_TEST], CELL_SIZE, "%s%zu", r->is_prompt ? "pp" : "tg", r->n);
+    snprintf(cells[COLUMN_TEST], CELL_SIZE, r->depth ? "%s%zu @ d%zu" : "%s%zu", r->is_prompt ? "pp" : "tg", r->n,
+             r->depth);
     if (is_csv) {
         snprintf(cells[COLUMN_SIZE], CELL_SIZE, "%" PRIu64, size);
         snprintf(cells[COLUMN_PARAMS], CELL_SIZE, "%" PRIu64, params);
@@ -123,6 +124,7 @@ static json_t *to_json(const struct bench_report *b, const struct bench_result *
     json_put(result, "test", json_word(r->is_prompt ? "pp" : "tg"));
     json_put(result, "n_prompt", json_count(r->is_prompt ? r->n : 0));
     json_put(result, "n_gen", json_count(r->is_prompt ? 0 : r->n));
+    json_put(result, "n_depth", json_count(r->depth));
     json_put(result, "n_ubatch", json_count(sc_engine_n_batch(b->engine)));
     json_put(result, "type_kv", json_word((const char *const[]){"f16", "f32", "q8_0"}[b->o->kv]));
     json_put(result, "avg_ts", json_number(mean));
@@ -160,6 +162,8 @@ void bench_report_add(struct bench_report *b, const struct bench_result *r)
     for (int c = 0; c < BENCH_COLUMNS; c++)
         row[c] = cells[c];
     if (!b->columns[COLUMN_MODEL].width) {
+        if (b->o->bench_depth.n)
+            b->columns[COLUMN_TEST].width = sizeof "tg128 @ d65536" - 1;
         column_fit(&b->columns[COLUMN_MODEL], row[COLUMN_MODEL]);
         column_fit(&b->columns[COLUMN_DEVICE], row[COLUMN_DEVICE]);
         table_header(b->format == FORMAT_CSV ? TABLE_CSV : TABLE_MD, b->columns, BENCH_COLUMNS);

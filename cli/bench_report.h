@@ -13,8 +13,8 @@
 enum { BENCH_COLUMNS = 11, BENCH_MAX_RUNS = 1000 };
 
 struct bench_result {
-    bool is_prompt; /* a prompt of n tokens at once, or n tokens one by one */
-    size_t n, n_runs;
+    bool is_prompt;                 /* a prompt of n tokens at once, or n tokens one by one */
+    size_t n, depth, n_runs;        /* depth: tokens in the context before */
     double seconds[BENCH_MAX_RUNS]; /* (n_runs) */
 };
 

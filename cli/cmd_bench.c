@@ -21,19 +21,20 @@ struct bench {
     size_t n_done, n_total; /* runs of a test */
 };
 
-static bool run_once(struct bench *b, bool is_prompt, size_t n, double *seconds, struct sc_error *e)
+static bool run_once(struct bench *b, const struct bench_result *r, size_t n, double *seconds, struct sc_error *e)
 {
+    const sc_token *tokens = b->tokens + r->depth;
+    sc_session_truncate(b->session, (uint32_t)r->depth);
     double start = engine_clock();
 
-    sc_session_truncate(b->session, 0);
-    if (is_prompt) {
-        if (!sc_session_eval(b->session, b->tokens, n, b->logits, 1, e))
+    if (r->is_prompt) {
+        if (!sc_session_eval(b->session, tokens, n, b->logits, 1, e))
             return false;
     } else {
         for (size_t i = 0; i < n; i++) {
             if (interrupt_requested())
                 return sc_fail(e, SC_CANCELLED, "interrupted");
-            if (!sc_session_eval(b->session, b->tokens + i, 1, b->logits, 1, e))
+            if (!sc_session_eval(b->session, tokens + i, 1, b->logits, 1, e))
                 return false;
         }
     }
@@ -42,25 +43,34 @@ static bool run_once(struct bench *b, bool is_prompt, size_t n, double *seconds,
     return true;
 }
 
-static bool measure(struct bench *b, bool is_prompt, const struct integers *lengths, struct sc_error *e)
+static bool measure(struct bench *b, bool is_prompt, const struct integers *lengths, size_t depth, struct sc_error *e)
 {
     static struct bench_result r;
 
     for (size_t i = 0; i < lengths->n; i++) {
         r.is_prompt = is_prompt;
         r.n = (size_t)lengths->values[i];
+        r.depth = depth;
         r.n_runs = (size_t)b->o->repetitions;
         if (!r.n)
             continue;
-        if (!b->o->no_warmup && !run_once(b, is_prompt, is_prompt ? r.n : r.n < 2 ? r.n : 2, &r.seconds[0], e))
+        if (!b->o->no_warmup && !run_once(b, &r, is_prompt ? r.n : r.n < 2 ? r.n : 2, &r.seconds[0], e))
             return false;
         sc_session_reset_stats(b->session);
         for (size_t k = 0; k < r.n_runs; k++)
-            if (!run_once(b, is_prompt, r.n, &r.seconds[k], e))
+            if (!run_once(b, &r, r.n, &r.seconds[k], e))
                 return false;
         bench_report_add(&b->report, &r);
     }
     return true;
+}
+
+static bool measure_at(struct bench *b, size_t depth, const struct integers *prompt, const struct integers *generate,
+                       struct sc_error *e)
+{
+    sc_session_truncate(b->session, 0);
+    return sc_session_eval(b->session, b->tokens, depth, b->logits, 0, e) && measure(b, true, prompt, depth, e) &&
+           measure(b, false, generate, depth, e);
 }
 
 static bool prepare(struct bench *b, size_t longest, struct sc_error *e)
@@ -131,12 +141,13 @@ static void note_synthetic(const struct sc_engine *engine)
 
 static int run(const struct options *o)
 {
-    int64_t prompt_default = 512, generate_default = 128;
+    int64_t prompt_default = 512, generate_default = 128, no_depth = 0;
     uint64_t context;
     const struct integers prompt =
         o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
     const struct integers generate =
         o->given[OPTION_BENCH_GENERATE] ? o->bench_generate : (struct integers){&generate_default, 1};
+    const struct integers depths = o->given[OPTION_BENCH_DEPTH] ? o->bench_depth : (struct integers){&no_depth, 1};
     struct bench b = {.o = o};
     struct sc_error e = {0};
     size_t n_tests = count_tests(&prompt) + count_tests(&generate);
@@ -156,12 +167,12 @@ static int run(const struct options *o)
         return engine_failed(&e);
     prompt_default = at_most(prompt_default, context);
     generate_default = at_most(generate_default, context);
-    size_t longest = longest_of(&generate, longest_of(&prompt, 0));
+    size_t longest = longest_of(&depths, 0) + longest_of(&generate, longest_of(&prompt, 0));
     if (o->context && longest > (uint64_t)o->context) {
-        terminal_error("a test has %zu tokens but the context holds %" PRId64 " (-c sets it)", longest, o->context);
+        terminal_error("a test takes %zu tokens but the context holds %" PRId64 " (-c sets it)", longest, o->context);
         return EXIT_FAILED;
     }
-    b.n_total = n_tests * ((size_t)o->repetitions + !o->no_warmup);
+    b.n_total = depths.n * n_tests * ((size_t)o->repetitions + !o->no_warmup);
     bench_report_init(&b.report, o);
     struct sc_engine_params params = engine_params(o, (uint32_t)longest);
     params.no_hot_set = true;     /* every call measures the same, and its random tokens teach nothing */
@@ -172,8 +183,9 @@ static int run(const struct options *o)
     b.engine = engine_open(params, &e);
     if (b.engine && sc_engine_synthetic_bytes(b.engine))
         note_synthetic(b.engine);
-    if (b.engine && prepare(&b, longest, &e))
-        ok = measure(&b, true, &prompt, &e) && measure(&b, false, &generate, &e);
+    ok = b.engine && prepare(&b, longest, &e);
+    for (size_t i = 0; i < depths.n && ok; i++)
+        ok = measure_at(&b, (size_t)depths.values[i], &prompt, &generate, &e);
     terminal_clear();
     bench_report_finish(&b.report, ok);
     sc_session_destroy(b.session);
@@ -184,18 +196,19 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT,  OPTION_BENCH_GENERATE, OPTION_REPETITIONS, OPTION_NO_WARMUP,
-    OPTION_FORMAT,      OPTION_BENCH_CONTEXT, OPTION_SYNTHETIC,      OPTION_KERNELS,     OPTION_SHAPE,
-    OPTION_TYPES,       OPTIONS_ENGINE,       OPTION_LOG_LEVEL,      OPTION_JSON,
+    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH, OPTION_REPETITIONS,
+    OPTION_NO_WARMUP,   OPTION_FORMAT,       OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,   OPTION_KERNELS,
+    OPTION_SHAPE,       OPTION_TYPES,        OPTIONS_ENGINE,        OPTION_LOG_LEVEL,   OPTION_JSON,
 };
 
 const struct command command_bench = {
     .name = "bench",
     .summary = "measure the speed of prefill (pp) and generation (tg)",
-    .usage = "-m MODEL [-p 512] [-n 128] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS], or\n       "
+    .usage = "-m MODEL [-p 512] [-n 128] [-d 0] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS], or\n       "
              "scoria bench --kernels [--shape NAME] [--type LIST] [-n 1,16,512] [-r 5] [-o md|csv|json]",
     .details =
-        "Every test starts with an empty context. t/s is the mean over the repetitions and the standard deviation;\n"
+        "Every test starts with an empty context, or with one of -d tokens. t/s is the mean over the repetitions and "
+        "the standard deviation;\n"
         "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s; VRAM, RAM and disk "
         "are\n"
         "its parts, of which RAM also counts what is uploaded. % bound: the time that plain reading at the measured\n"

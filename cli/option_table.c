@@ -59,6 +59,8 @@ static const struct option rows[N_OPTIONS] = {
              "prompt tokens, one test each (default 512); 0: none"),
     INTEGERS(OPTION_BENCH_GENERATE, "-n --n-gen", "LIST", bench_generate, 0, 1 << 20, false,
              "generated tokens, one test each (default 128); 0: none;\n--kernels: tokens at once (default 1,16,512)"),
+    INTEGERS(OPTION_BENCH_DEPTH, "-d --n-depth", "LIST", bench_depth, 0, INT32_MAX, false,
+             "tokens that are in the context before a test, whose time\ndoes not count; all tests at each (default 0)"),
     INTEGER(OPTION_BENCH_CONTEXT, "-c --ctx-size", "N", context, 0, INT32_MAX,
             "tokens that the context holds; 0 (the default): as many as\nthe longest test has"),
     INTEGER(OPTION_REPETITIONS, "-r --repetitions", "N", repetitions, 1, 1000, "measure each test N times (default 5)"),

@@ -285,6 +285,7 @@ enum option_result options_init(struct options *o, const struct command *command
 void options_finish(struct options *o)
 {
     integers_finish(&o->bench_prompt);
+    integers_finish(&o->bench_depth);
     integers_finish(&o->bench_generate);
     integers_finish(&o->tokens);
     free(o->arguments);

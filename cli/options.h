@@ -33,6 +33,7 @@ enum option_id {
     OPTION_BENCH_MODEL,
     OPTION_BENCH_PROMPT,
     OPTION_BENCH_GENERATE,
+    OPTION_BENCH_DEPTH,
     OPTION_BENCH_CONTEXT,
     OPTION_REPETITIONS,
     OPTION_NO_WARMUP,
@@ -90,7 +91,7 @@ struct options {
     bool no_mmap, mlock, synthetic, kernels, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
-    struct integers bench_prompt, bench_generate, tokens;
+    struct integers bench_prompt, bench_generate, bench_depth, tokens;
 
     const char **arguments; /* (n_arguments) the words that belong to no flag, in order; they borrow from argv */
     size_t n_arguments;

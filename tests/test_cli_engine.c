@@ -323,6 +323,13 @@ static void bench(void **state)
     check_success(&o);
     assert_non_null(strstr(o.out, " pp40 |"));
     outcome_finish(&o);
+    o = RUN("bench", "-m", model, "-p", "8", "-n", "4", "-d", "0,16", "-r", "1", "-o", "csv");
+    check_success(&o);
+    assert_non_null(strstr(o.out, "\"pp8 @ d16\""));
+    assert_non_null(strstr(o.out, "\"tg4 @ d16\""));
+    outcome_finish(&o);
+    check_failure(RUN("bench", "-m", model, "-p", "9", "-n", "4", "-d", "16", "-c", "24"), 1,
+                  "25 tokens but the context holds 24");
     check_failure(RUN("bench", "-m", model, "-p", "25", "-c", "24"), 1, "25 tokens but the context holds 24");
     check_failure(RUN("bench", "-m", in_folder("short.gguf"), "-p", "41"), 1, "more than the 40");
 }
