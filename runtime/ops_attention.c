@@ -54,6 +54,14 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q, stru
              q.rows, 1, reads(k), reads(v), reads(angles), reads(step), writes(q), writes(kv.k), writes(kv.v));
 }
 
+/* Processors do best with broadcasts, as in matmul_rows. */
+static enum kernel attention_kernel(const struct gpu *gpu, enum sc_type kv_type)
+{
+    const struct sc_device_info *d = &gpu->info;
+    const bool broadcasts = d->kind == SC_DEVICE_CPU && d->min_subgroup_size >= 8 && d->has_ballot;
+    return kernel_of_type(broadcasts ? KERNEL_ATTENTION_BROADCAST_F32 : KERNEL_ATTENTION_F32, kv_type);
+}
+
 uint32_t attention_tiles(uint32_t n, struct heads h)
 {
     return groups((uint64_t)n * (h.n / h.n_kv), ATTENTION_ROWS);
@@ -89,6 +97,6 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
         .window = h.window ? h.window : UINT32_MAX,
         .scale = 1 / sqrtf((float)h.dim),
     };
-    DISPATCH(c, kernel_of_type(KERNEL_ATTENTION_F32, kv.k.type), &args, tiles, h.n_kv, n_pieces, reads(q), reads(kv.k),
-             reads(kv.v), reads(step), writes(partial), writes(done), writes(y));
+    DISPATCH(c, attention_kernel(c->gpu, kv.k.type), &args, tiles, h.n_kv, n_pieces, reads(q), reads(kv.k), reads(kv.v),
+             reads(step), writes(partial), writes(done), writes(y));
 }

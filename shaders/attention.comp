@@ -7,8 +7,16 @@
  * position against all 8 rows, then 8 threads a row make the softmax, then a thread sums 4 dimensions of v over the positions,
  * which it shares with as many threads as are left over. The tile's last split to be done merges all: y = sum of
  * e^(m_s - m) sums_s / sum of e^(m_s - m) l_s, m the greatest m_s, s in order. Bound by the bytes of the cache in decode.
+ *
+ * With BROADCAST, for processors (matmul_rows.comp says why): each lane of a subgroup loads one value of q or one weight, which all of
+ * them need, and broadcasts it; threads share no dimensions, since what a subgroup does not do costs nothing there.
  */
 #extension GL_GOOGLE_include_directive : require
+#ifdef BROADCAST
+#extension GL_KHR_shader_subgroup_ballot : require
+#define QUAD_OF(v, lane) \
+    vec4(subgroupBroadcast(v, lane), subgroupBroadcast(v, lane + 1), subgroupBroadcast(v, lane + 2), subgroupBroadcast(v, lane + 3))
+#endif
 #include "common.glsl"
 
 layout(local_size_x = 64) in;
@@ -60,6 +68,60 @@ void softmax(uint from, uint to, inout float row_max, inout float row_sum)
         row_sum += part_sum[row * 8 + j];
 }
 
+/* Of (n_tokens, n_heads), where the row is. */
+uint head_of(uint row, uint kv_head)
+{
+    const uint group = a.n_heads / a.n_kv_heads;
+    return row / group * a.n_heads + kv_head * group + row % group;
+}
+
+/* q_r k, for each row r of the tile. */
+void score(out float scores[ROWS], uvec2 key, uint first_quad, uint quads)
+{
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        scores[r] = 0;
+#ifdef BROADCAST
+    for (uint d = 0; d < quads; d += 2) {
+        const bool is_last = d + 1 == quads;
+        const uint lane = gl_SubgroupInvocationID % (is_last ? 4 : 8);
+        const vec4 k0 = kv_quad(key, first_quad + d), k1 = is_last ? vec4(0) : kv_quad(key, first_quad + d + 1);
+        [[unroll]] for (uint r = 0; r < ROWS; r++) {
+            const float q = tile[r * quads + d + lane / 4][lane % 4];
+            scores[r] += dot(k0, QUAD_OF(q, 0)) + dot(k1, QUAD_OF(q, 4));
+        }
+    }
+#else
+    for (uint d = 0; d < quads; d++) {
+        const vec4 k = kv_quad(key, first_quad + d);
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            scores[r] += dot(tile[r * quads + d], k);
+    }
+#endif
+}
+
+/* sums_r += the weighted values of every n_sharers-th of n positions, from `share` on: 4 dimensions of them. */
+void add_values(inout vec4 sums[ROWS], uvec2 values, uint n, uint quad, uint share, uint n_sharers)
+{
+#ifdef BROADCAST
+    for (uint j = 0; j < n; j += 8) {
+        float w[ROWS];
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            w[r] = weight[r * STEP + j + gl_SubgroupInvocationID % 8];
+        [[unroll]] for (uint i = 0; i < 8; i++) { /* weights beyond n are 0 */
+            const vec4 v = kv_quad(address_add(values, min(j + i, n - 1) * a.kv_row_bytes), quad);
+            [[unroll]] for (uint r = 0; r < ROWS; r++)
+                sums[r] += subgroupBroadcast(w[r], i) * v;
+        }
+    }
+#else
+    for (uint j = share; j < n; j += n_sharers) {
+        const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), quad);
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            sums[r] += weight[r * STEP + j] * v;
+    }
+#endif
+}
+
 void main()
 {
     const uint tid = gl_LocalInvocationID.x, kv_head = gl_WorkGroupID.y, split = gl_WorkGroupID.z;
@@ -76,16 +138,17 @@ void main()
         return;
     const uint begin = first_seen + split * per_split, end = n_splits == 1 ? last_limit : min(begin + per_split, last_limit);
 
-    for (uint i = tid; i < ROWS * quads; i += 64) {
-        const uint r = first_row + min(i / quads, n_rows - 1);
-        const uint head = r / group * a.n_heads + kv_head * group + r % group;
-        tile[i] = Quads(a.q).at[head * quads + i % quads];
-    }
+    for (uint i = tid; i < ROWS * quads; i += 64)
+        tile[i] = Quads(a.q).at[head_of(first_row + min(i / quads, n_rows - 1), kv_head) * quads + i % quads];
     barrier();
 
     const uint my_limit = s.n_past + (first_row + tid / 8) / group + 1; /* of the row whose softmax this thread makes */
     const uint my_first = my_limit - min(my_limit, a.window);
+#ifdef BROADCAST
+    const uint n_sharers = 1, share = tid - gl_SubgroupInvocationID < quads ? 0 : 1, quad = min(tid, quads - 1);
+#else
     const uint n_sharers = 64 / quads, share = tid / quads, quad = tid % quads;
+#endif
     float row_max = LOWEST, row_sum = 0;
     vec4 sums[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
@@ -95,14 +158,7 @@ void main()
         const uint n = min(STEP, end - base);
 
         float scores[ROWS];
-        [[unroll]] for (uint r = 0; r < ROWS; r++)
-            scores[r] = 0;
-        const uvec2 key = kv_row(a.k_cache, base + min(tid, n - 1));
-        for (uint d = 0; d < quads; d++) {
-            const vec4 k = kv_quad(key, kv_head * quads + d);
-            [[unroll]] for (uint r = 0; r < ROWS; r++)
-                scores[r] += dot(tile[r * quads + d], k);
-        }
+        score(scores, kv_row(a.k_cache, base + min(tid, n - 1)), kv_head * quads, quads);
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             weight[r * STEP + tid] = scores[r] * a.scale;
         barrier();
@@ -111,13 +167,8 @@ void main()
 
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             sums[r] *= keep[r];
-        const uvec2 values = kv_row(a.v_cache, base);
         if (share < n_sharers)
-            for (uint j = share; j < n; j += n_sharers) {
-                const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), kv_head * quads + quad);
-                [[unroll]] for (uint r = 0; r < ROWS; r++)
-                    sums[r] += weight[r * STEP + j] * v;
-            }
+            add_values(sums, kv_row(a.v_cache, base), n, kv_head * quads + quad, share, n_sharers);
         barrier();
     }
 
@@ -129,7 +180,7 @@ void main()
     }
     barrier();
     for (uint i = tid; i < n_rows * quads; i += 64) {
-        const uint r = i / quads, row = first_row + r, head = row / group * a.n_heads + kv_head * group + row % group;
+        const uint r = i / quads, head = head_of(first_row + r, kv_head);
         vec4 sum = tile[r * 64 + i % quads];
         for (uint j = 1; j < n_sharers; j++)
             sum += tile[r * 64 + j * quads + i % quads];
@@ -160,8 +211,7 @@ void main()
     memoryBarrierBuffer();
 
     for (uint i = tid; i < ROWS * n_splits; i += 64) {
-        const uint r = min(i / n_splits, n_rows - 1), row = first_row + r;
-        const uint head = row / group * a.n_heads + kv_head * group + row % group;
+        const uint head = head_of(first_row + min(i / n_splits, n_rows - 1), kv_head);
         const vec4 max_sum = Partial(a.partial).at[(head * a.n_splits + i % n_splits) * (quads + 1) + quads];
         weight[i / n_splits * STEP + i % n_splits] = max_sum.x;
         tile[i / n_splits * STEP + i % n_splits] = max_sum;
@@ -170,7 +220,7 @@ void main()
     row_max = LOWEST;
     softmax(0, n_splits, row_max, row_sum);
     for (uint i = tid; i < n_rows * quads; i += 64) {
-        const uint r = i / quads, row = first_row + r, head = row / group * a.n_heads + kv_head * group + row % group;
+        const uint r = i / quads, head = head_of(first_row + r, kv_head);
         vec4 sum = vec4(0);
         float total = 0;
         for (uint j = 0; j < n_splits; j++) {
