@@ -3,7 +3,19 @@
 
 #include <string.h>
 
-enum { MAX_STREAMS = 1024, MAX_GROUPS = 65535 };
+enum { MAX_SUBMISSIONS = 1024, MAX_BUFFERS = 4096, MAX_GROUPS = 65535 };
+
+static bool allocate(struct commands *c, uint32_t piece, struct sc_error *e)
+{
+    VkCommandBufferAllocateInfo buffer = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+        .commandPool = c->pool,
+        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+        .commandBufferCount = 1,
+    };
+    return gpu_check(c->gpu, c->gpu->vk.vkAllocateCommandBuffers(c->gpu->device, &buffer, &c->pieces[piece].buffer),
+                     "create a command buffer", e);
+}
 
 static bool init(struct commands *c, struct gpu *gpu, struct queue *queue, struct sc_error *e)
 {
@@ -14,14 +26,7 @@ static bool init(struct commands *c, struct gpu *gpu, struct queue *queue, struc
                                     .queueFamilyIndex = queue->family};
     if (!gpu_check(gpu, gpu->vk.vkCreateCommandPool(gpu->device, &pool, NULL, &c->pool), "create a command pool", e))
         return false;
-    VkCommandBufferAllocateInfo buffer = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-        .commandPool = c->pool,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-        .commandBufferCount = 1,
-    };
-    if (!gpu_check(gpu, gpu->vk.vkAllocateCommandBuffers(gpu->device, &buffer, &c->buffer), "create a command buffer",
-                   e)) {
+    if (!allocate(c, 0, e)) {
         commands_finish(c);
         return false;
     }
@@ -86,17 +91,30 @@ void commands_barrier(struct commands *c)
     barrier(c, 0, 0);
 }
 
+static bool begin_piece(struct commands *c)
+{
+    VkCommandBufferBeginInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+        .flags = c->replayed ? 0 : VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
+    };
+    const uint32_t i = c->n_pieces;
+    if (!c->pieces[i].buffer && !allocate(c, i, &c->error))
+        return false;
+    c->buffer = c->pieces[i].buffer;
+    c->pieces[i].work = 0;
+    c->n_pieces++;
+    return gpu_check(c->gpu, c->gpu->vk.vkBeginCommandBuffer(c->buffer, &info), "record commands", &c->error);
+}
+
 static bool begin(struct commands *c, bool replayed)
 {
     struct gpu *gpu = c->gpu;
     c->error = (struct sc_error){0};
     c->n_dispatches = c->n_barriers = 0;
-    VkCommandBufferBeginInfo info = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = replayed ? 0 : VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
-    };
+    c->replayed = replayed;
+    c->n_pieces = 0;
     return gpu_check(gpu, gpu->vk.vkResetCommandPool(gpu->device, c->pool, 0), "reset commands", &c->error) &&
-           gpu_check(gpu, gpu->vk.vkBeginCommandBuffer(c->buffer, &info), "record commands", &c->error);
+           begin_piece(c);
 }
 
 void commands_begin(struct commands *c, bool replayed)
@@ -188,6 +206,16 @@ void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_
     c->gpu->vk.vkCmdCopyBuffer(c->buffer, from->handle, to->handle, 1, &region);
 }
 
+void commands_work(struct commands *c, double multiply_adds)
+{
+    if (c->error.code)
+        return;
+    c->pieces[c->n_pieces - 1].work += multiply_adds;
+    if (c->pieces[c->n_pieces - 1].work >= c->gpu->piece_work && c->n_pieces < COMMANDS_MAX_PIECES &&
+        gpu_check(c->gpu, c->gpu->vk.vkEndCommandBuffer(c->buffer), "finish recording", &c->error) && !begin_piece(c))
+        return; /* the error is kept */
+}
+
 bool commands_end(struct commands *c, struct sc_error *e)
 {
     if (!c->error.code) {
@@ -223,22 +251,37 @@ static void wait_for(struct waits *w, VkSemaphore semaphore, uint64_t value)
     w->stages[w->n++] = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
 }
 
+/* The submission's command buffers; UINT32_MAX if they are more than `room`. */
+static uint32_t take_pieces(VkCommandBuffer *buffers, uint32_t room, const struct submission *s)
+{
+    uint32_t n = 0, piece = 0;
+    for (uint32_t i = 0; i < s->n_streams; i++)
+        for (uint32_t k = 0; k < s->streams[i]->n_pieces; k++, piece++) {
+            if (s->n_pieces && (piece < s->first_piece || piece - s->first_piece >= s->n_pieces))
+                continue;
+            if (n == room)
+                return UINT32_MAX;
+            buffers[n++] = s->streams[i]->pieces[k].buffer;
+        }
+    return n;
+}
+
 bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t n, struct sc_error *e)
 {
-    VkCommandBuffer buffers[MAX_STREAMS];
-    VkSubmitInfo infos[MAX_STREAMS];
-    VkTimelineSemaphoreSubmitInfo values[MAX_STREAMS];
-    struct waits waits[MAX_STREAMS];
+    VkCommandBuffer buffers[MAX_BUFFERS];
+    VkSubmitInfo infos[MAX_SUBMISSIONS];
+    VkTimelineSemaphoreSubmitInfo values[MAX_SUBMISSIONS];
+    struct waits waits[MAX_SUBMISSIONS];
     struct queue *queue = submissions[0].streams[0]->queue;
     const uint64_t new_transfers = gpu->transfer.submitted > gpu->transfers_awaited ? gpu->transfer.submitted : 0;
     uint32_t n_buffers = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct submission *s = &submissions[i];
         struct waits *w = &waits[i];
-        if (n > MAX_STREAMS || s->n_streams > MAX_STREAMS - n_buffers)
-            return sc_fail(e, SC_UNSUPPORTED, "a step of more than %d pieces", MAX_STREAMS);
-        for (uint32_t j = 0; j < s->n_streams; j++)
-            buffers[n_buffers + j] = s->streams[j]->buffer;
+        const uint32_t n_own =
+            n <= MAX_SUBMISSIONS ? take_pieces(buffers + n_buffers, MAX_BUFFERS - n_buffers, s) : UINT32_MAX;
+        if (n_own == UINT32_MAX)
+            return sc_fail(e, SC_UNSUPPORTED, "a step of more than %d pieces", MAX_SUBMISSIONS);
         w->n = 0;
         wait_for(w, gpu->host_timeline, s->wait_host);
         wait_for(w, gpu->compute.timeline, s->wait_compute);
@@ -257,12 +300,12 @@ bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t 
             .waitSemaphoreCount = w->n,
             .pWaitSemaphores = w->semaphores,
             .pWaitDstStageMask = w->stages,
-            .commandBufferCount = s->n_streams,
+            .commandBufferCount = n_own,
             .pCommandBuffers = &buffers[n_buffers],
             .signalSemaphoreCount = 1,
             .pSignalSemaphores = &queue->timeline,
         };
-        n_buffers += s->n_streams;
+        n_buffers += n_own;
     }
     if (!gpu_check(gpu, gpu->vk.vkQueueSubmit(queue->handle, n, infos, VK_NULL_HANDLE), "run a step", e))
         return false;

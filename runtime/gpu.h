@@ -42,6 +42,7 @@ struct gpu {
     VkSemaphore host_timeline;             /* counts what the host has got ready: gpu_signal */
     uint64_t host_signalled;               /* its value */
     uint64_t n_submits;                    /* calls of the queues, for the statistics */
+    double piece_work;                     /* multiply-adds of a dispatch, and of a piece of a stream, at most */
     VkPhysicalDeviceMemoryProperties memory;
     VkDeviceSize max_allocation; /* bytes of one VkBuffer with its memory */
     uint64_t allocated_bytes;    /* by buffer_init and not yet finished */
@@ -117,7 +118,7 @@ struct access {
     bool is_grid; /* what is written may become the size of an indirect dispatch */
 };
 
-enum { COMMANDS_MAX_PENDING = 64 };
+enum { COMMANDS_MAX_PENDING = 64, COMMANDS_MAX_PIECES = 64 };
 
 /*
  * A recorded stream of dispatches. It puts a barrier where a dispatch touches what an earlier one wrote, or writes what
@@ -128,7 +129,13 @@ struct commands {
     struct gpu *gpu;
     struct queue *queue;
     VkCommandPool pool;
-    VkCommandBuffer buffer;
+    VkCommandBuffer buffer; /* of the last piece */
+    struct {
+        VkCommandBuffer buffer;
+        double work;               /* multiply-adds */
+    } pieces[COMMANDS_MAX_PIECES]; /* where a submission may end; recorded in this order */
+    uint32_t n_pieces;
+    bool replayed;
     struct access pending[COMMANDS_MAX_PENDING]; /* since the last barrier */
     uint32_t n_pending;
     uint32_t n_dispatches, n_barriers;
@@ -170,6 +177,8 @@ void commands_dispatch_indirect(struct commands *c, struct program program, cons
                                 const struct access *accesses, uint32_t n_accesses, struct grid grid);
 void commands_copy(struct commands *c, const struct buffer *from, uint64_t from_offset, const struct buffer *to,
                    uint64_t to_offset, uint64_t size_bytes);
+/* What was recorded last takes so many multiply-adds: where they are many, a piece ends. */
+void commands_work(struct commands *c, double multiply_adds);
 bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
 
 /*
@@ -180,6 +189,7 @@ bool commands_end(struct commands *c, struct sc_error *e) SC_CHECK;
 struct submission {
     struct commands *const *streams;
     uint32_t n_streams;
+    uint32_t first_piece, n_pieces; /* of all pieces of the streams, only these; n_pieces 0: all */
     uint64_t wait_host, wait_compute;
     uint64_t value; /* set by gpu_submit: what gpu_wait takes, after which the streams' results are visible */
 };

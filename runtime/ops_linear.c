@@ -1,15 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights times activations: dense, and by expert. */
+#include <math.h>
+
 #include "dispatch.h"
 #include "variants.h"
 
-enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16 };
+enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16, MAX_SLICES = 16 };
 
 /* For the matrix of an expert, where the step's pairs are spread evenly over the experts. */
 static const struct variant *expert_variant(const struct commands *c, const struct expert_tensor *w, uint32_t n_pairs)
 {
     const enum family family = family_for(groups(n_pairs, w->n_experts));
     return variant_of(c->gpu, family < FAMILY_MATMUL_FEW ? FAMILY_MATMUL_FEW : family, w->type, w->rows, w->cols);
+}
+
+/*
+ * A large product is several dispatches, of so many tiles of rows each, so that none takes the device for long. Each
+ * element is computed by one of them: the result's bits are the same.
+ */
+static uint32_t tiles_of_slice(const struct commands *c, double work, uint32_t row_tiles)
+{
+    const double slices = work / c->gpu->piece_work;
+    return groups(row_tiles, slices > MAX_SLICES ? MAX_SLICES : slices > 1 ? (uint32_t)ceil(slices) : 1);
 }
 
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
@@ -37,8 +49,15 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .x_div = 1,
                                    .accumulate = accumulate};
         const struct variant *v = variant_of(c->gpu, family_for(x.rows), w.type, w.rows, w.cols);
-        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(x.rows, v->tile_columns),
-                         groups(w.rows, v->tile_rows), 1, reads(x), writes(y));
+        const double work = (double)w.rows * w.cols * x.rows;
+        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = tiles_of_slice(c, work, n_tiles);
+        const struct access accesses[] = {reads(x), writes(y)};
+        for (uint32_t n; args.first_row_tile < n_tiles; args.first_row_tile += n) {
+            n = n_tiles - args.first_row_tile < n_slice ? n_tiles - args.first_row_tile : n_slice;
+            commands_dispatch(c, variant_program(v, w.type), &args, accesses, args.first_row_tile ? 0 : 2,
+                              groups(x.rows, v->tile_columns), n, 1);
+            commands_work(c, work * n / n_tiles);
+        }
     }
 }
 
@@ -75,7 +94,7 @@ void op_group(struct commands *c, struct routing r, const struct expert_tensor m
         const struct expert_tensor *w = &matrices[i];
         const struct variant *v = expert_variant(c, w, n_pairs);
         schedule.tile_columns[i] = v->tile_columns;
-        schedule.row_tiles[i] = groups(w->rows, v->tile_rows);
+        schedule.row_tiles[i] = tiles_of_slice(c, (double)w->rows * w->cols * n_pairs, groups(w->rows, v->tile_rows));
     }
     struct access grids = writes(r.grids);
     grids.is_grid = true;
@@ -120,11 +139,16 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
         const struct variant *v = expert_variant(c, &w, n_pairs);
         const struct access accesses[] = {reads(x),       reads(r.first), reads(r.pairs),
                                           reads(r.tiles), reads(r.grids), writes(y)};
+        const double work = (double)w.rows * w.cols * n_pairs;
+        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = tiles_of_slice(c, work, n_tiles);
         const struct grid grid = {.buffer = r.grids_buffer,
                                   .offset = r.grids.address - r.grids_buffer->address + w.matrix * GRID_BYTES,
                                   .max_x = n_pairs / v->tile_columns + w.n_experts,
-                                  .max_y = groups(w.rows, v->tile_rows)};
-        commands_dispatch_indirect(c, variant_program(v, w.type), &args, accesses,
-                                   sizeof(accesses) / sizeof(accesses[0]), grid);
+                                  .max_y = n_slice};
+        for (; args.first_row_tile < n_tiles; args.first_row_tile += n_slice) {
+            commands_dispatch_indirect(c, variant_program(v, w.type), &args, accesses,
+                                       args.first_row_tile ? 0 : sizeof(accesses) / sizeof(accesses[0]), grid);
+            commands_work(c, work * n_slice / n_tiles);
+        }
     }
 }

@@ -85,9 +85,12 @@ static void record_stream(struct pass *p, struct commands *c, uint32_t index, ui
 
 static bool record(struct pass *p, struct recording *r, uint32_t n, struct sc_error *e)
 {
-    if (r->n == n)
+    /* cut anew only where the device turns out to be much slower or faster */
+    const double piece_work = p->engine->gpu->piece_work;
+    if (r->n == n && (n == 1 || (piece_work > r->piece_work / 2 && piece_work < r->piece_work * 8)))
         return true;
     r->n = 0;
+    r->piece_work = piece_work;
     const uint32_t n_streams = n == 1 ? p->n_streams : p->n_streams - 1;
     for (uint32_t i = 0; i < n_streams; i++) {
         struct commands *c = &r->streams[i];
@@ -138,6 +141,7 @@ bool pass_init(struct pass *p, struct sc_engine *engine, struct sc_error *e)
         !commands_init(&p->output, engine->gpu, e))
         return false;
     p->memory.a.n_host = engine->n_host_tokens;
+    p->pace = (struct pace){.gpu = engine->gpu, .progress = params->progress, .user = params->user};
     return compile(p, e);
 }
 
@@ -156,10 +160,11 @@ static void fill_inputs(struct pass *p, const sc_token *tokens, uint32_t n, uint
     }
 }
 
-/* Streams `from` to `to` - 1 as one submission. */
+/* Streams `from` to `to` - 1. */
 static bool submit(struct pass *p, uint32_t from, uint32_t to, struct sc_error *e)
 {
-    return gpu_submit(p->engine->gpu, p->list + from, to - from, &p->submitted, e);
+    return p->pace.n > 1 ? pace_submit(&p->pace, p->list + from, to - from, &p->submitted, e)
+                         : gpu_submit(p->engine->gpu, p->list + from, to - from, &p->submitted, e);
 }
 
 /* What the layer's router chose for n tokens, once the device has written it. */
@@ -317,6 +322,7 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
         ok = ok && host_experts_run(engine->host_experts, l, n, &p->memory, e);
         ok = ok && gpu_signal(gpu, signalled + l + 1, e);
         ok = ok && (!beside || experts_send(x, &engine->upload, e) || lose_uploads(p));
+        ok = ok && pace_report(&p->pace, (double)(l + 1) / n_layers, e);
     }
     while (ok && !experts_are_sent(x))
         ok = experts_send(x, &engine->upload, e) || lose_uploads(p);
@@ -330,15 +336,13 @@ static bool run_with_host(struct pass *p, uint32_t n, uint32_t n_streams, struct
     return ok;
 }
 
-/* No host in between: a single token in one submission, a batch layer by layer so that none runs for long. */
+/* No host in between. */
 static bool run_resident(struct pass *p, uint32_t n, uint32_t n_streams, struct sc_error *e)
 {
-    const uint32_t most = n == 1 ? n_streams : 2;
     if (n <= p->memory.a.n_host)
         memset(p->memory.on_host, 0, (size_t)n * p->engine->config.n_experts_used * sizeof(*p->memory.on_host));
-    for (uint32_t from = 0; from < n_streams; from += most)
-        if (!submit(p, from, from + most < n_streams ? from + most : n_streams, e))
-            return false;
+    if (!submit(p, 0, n_streams, e))
+        return false;
     p->n_unread = p->engine->trace ? n : 0;
     return true;
 }
@@ -354,6 +358,7 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     for (uint32_t i = 0; i < p->n_streams; i++)
         p->list[i] = &r->streams[i];
     const uint32_t n_streams = p->n_streams - (n == 1 && with_logits ? 0 : 1);
+    pace_begin(&p->pace, p->list, n_streams, n);
     if (engine->trace)
         routing_trace_begin(engine->trace, tokens, n);
     if (!engine->config.n_experts)

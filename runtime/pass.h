@@ -15,11 +15,13 @@
 #define SCORIA_PASS_H
 
 #include "engine.h"
+#include "pace.h"
 #include "session_memory.h"
 
 /* The recorded pass of n tokens. */
 struct recording {
-    uint32_t n; /* 0: nothing is recorded */
+    uint32_t n;        /* 0: nothing is recorded */
+    double piece_work; /* gpu->piece_work then */
     struct commands *streams;
 };
 
@@ -32,6 +34,7 @@ struct pass {
     struct commands **list;         /* (n_streams) scratch */
     struct submission *submissions; /* (n_streams) scratch */
     struct commands output;         /* logits of some tokens of a batch, recorded when asked for */
+    struct pace pace;               /* of passes of more than one token */
     uint64_t submitted;             /* the last submission, to wait for */
     uint64_t *computed;             /* (n_layers) the submission of the layer's experts */
     uint32_t n_unread;              /* tokens of a pass whose choices the host has not read yet */

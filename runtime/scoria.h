@@ -122,7 +122,10 @@ struct sc_engine_params {
     /* NULL, or a file for tools/simulate-experts: what the routers choose. Evaluations fail that cannot write to it. */
     const char *routing_trace;
 
-    /* Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels. */
+    /*
+     * Callbacks, each may be NULL, called on the caller's thread with `user`. progress returning false cancels; it is
+     * called about every 100 ms while a prompt is computed, and `done` never falls.
+     */
     void (*log)(void *user, enum sc_log_level level, const char *text);
     bool (*progress)(void *user, enum sc_phase phase, uint64_t done, uint64_t total);
     void *user;

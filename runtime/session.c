@@ -78,6 +78,8 @@ static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, 
         const size_t left = n_tokens - done;
         const uint32_t n = left < p->n_batch ? (uint32_t)left : p->n_batch;
         const bool wants_logits = done + n > first_logit;
+        s->pass.pace.n_done = done;
+        s->pass.pace.n_total = n_tokens;
         if (!pass_run(&s->pass, tokens + done, n, s->n_past, wants_logits, e))
             return false;
         if (wants_logits) {

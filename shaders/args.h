@@ -63,6 +63,7 @@ struct matvec_args {
 /*
  * The same for many rows of x at once, a tile of columns a workgroup x. Dense: i from 0 to n. Experts: the tile's
  * expert e and first column f are tiles[x], and its i are pairs[f], pairs[f + 1], ... before pairs[first[e + 1]].
+ * Workgroup y's tile of rows is first_row_tile + y: a large product is several dispatches.
  */
 struct matmul_args {
     address w;
@@ -78,6 +79,7 @@ struct matmul_args {
     u32 n;
     u32 x_div;
     u32 accumulate;
+    u32 first_row_tile;
 };
 
 /* Turns q in place and k on its way into the cache by the angles of their positions; copies v into the cache. */

@@ -32,7 +32,7 @@ void main()
 
     /* what this thread fetches: a part of a row, and quads of two columns */
     const uint w_row = tid % TILE_ROWS, w_part = tid / TILE_ROWS;
-    Row row = row_of(tile.w, min(gl_WorkGroupID.y * TILE_ROWS + w_row, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(row_tile() * TILE_ROWS + w_row, a.rows - 1), a.cols);
     const uint x_column = tid % TILE_COLUMNS, x_quad = tid / TILE_COLUMNS;
     Quads x = Quads(address_add(a.x, column_i[x_column] / a.x_div * a.cols * 4));
 
@@ -70,7 +70,7 @@ void main()
         if (column >= tile.n)
             break;
         [[unroll]] for (uint r = 0; r < 4; r++) {
-            const uint out_row = gl_WorkGroupID.y * TILE_ROWS + row4 * 4 + r;
+            const uint out_row = row_tile() * TILE_ROWS + row4 * 4 + r;
             const uint at = column_i[column] * a.rows + out_row;
             if (out_row < a.rows)
                 y.at[at] = sum[c][r] + (a.accumulate != 0 ? y.at[at] : 0);

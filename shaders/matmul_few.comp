@@ -26,7 +26,7 @@ void main()
         return;
 
     /* rows beyond the last one read the last one again and are not written */
-    const uint group_row = gl_WorkGroupID.y * (64 / LANES) * ROWS, first_row = group_row + tid / LANES * ROWS;
+    const uint group_row = row_tile() * (64 / LANES) * ROWS, first_row = group_row + tid / LANES * ROWS;
     Row rows[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         rows[r] = row_of(tile.w, min(first_row + r, a.rows - 1), a.cols);

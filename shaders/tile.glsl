@@ -22,6 +22,8 @@ Tile tile_of(uint columns)
     return Tile(w, tile.y, min(columns, Words(a.first).at[tile.x + 1] - tile.y));
 }
 
+uint row_tile() { return gl_WorkGroupID.y + a.first_row_tile; }
+
 /* Which i column c of the tile is; columns beyond its last one repeat it. */
 uint tile_column(Tile t, uint c)
 {

@@ -28,6 +28,7 @@ int op_device_create(void **state)
     }
     const struct sc_device_info *info = &d->gpu->info;
     d->gpu->choices.may_round = true;
+    d->gpu->piece_work = 20000; /* so that products are cut */
     d->before = malloc(MEMORY_BYTES);
     d->used = MEMORY_BYTES; /* so that the first op_begin poisons it all */
     print_message("on %s, %s, subgroups of %u\n", info->name, info->driver, info->subgroup_size);
