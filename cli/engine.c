@@ -22,8 +22,10 @@ static void log_line(void *user, enum sc_log_level level, const char *text)
 
 static bool show_progress(void *user, enum sc_phase phase, uint64_t done, uint64_t total)
 {
-    static const char *const labels[] = {
-        [SC_PHASE_LOAD] = "loading", [SC_PHASE_COMPILE] = "compiling kernels", [SC_PHASE_PREFILL] = "reading prompt"};
+    static const char *const labels[] = {[SC_PHASE_LOAD] = "loading",
+                                         [SC_PHASE_COMPILE] = "compiling kernels",
+                                         [SC_PHASE_PREFILL] = "reading prompt",
+                                         [SC_PHASE_TUNE] = "choosing kernels"};
 
     (void)user;
     terminal_progress(labels[phase], done, total);
@@ -48,6 +50,8 @@ struct sc_engine_params engine_params(const struct options *o, uint32_t n_ctx_wa
         .kv_type = (enum sc_kv_type)o->kv,
         .cpu_experts = (enum sc_cpu_experts)o->cpu_experts,
         .n_threads = (uint32_t)o->threads,
+        .activations = (enum sc_activations)o->activations,
+        .no_autotune = o->no_autotune,
         .no_hot_set = o->no_hot_set,
         .routing_trace = o->routing_trace,
         .log = log_line,

@@ -102,6 +102,12 @@ static const struct option rows[N_OPTIONS] = {
            "whether the CPU computes experts that --vram has no room\nfor while the GPU runs the others, or every one; "
            "auto (the\ndefault): where that is faster"),
     INTEGER(OPTION_THREADS, "-t --threads", "N", threads, 1, 1024, "CPU threads for experts (default: all it may use)"),
+    CHOICE(
+        OPTION_ACTIVATIONS, "--activations", "auto|f32", activations,
+        "whether kernels may round activations to fewer bits before\nthey multiply; auto (the default): on GPUs, where "
+        "that is\nfaster, never on a processor that drives Vulkan"),
+    SWITCH(OPTION_NO_AUTOTUNE, "--no-autotune", no_autotune,
+           "take the first kernels that the device can run instead of\ntiming them (GPUs, at the first start)"),
     SWITCH(OPTION_NO_HOT_SET, "--no-hot-set", no_hot_set,
            "do not begin with the experts that earlier runs used most,\nand do not keep those of this one"),
     TEXT(OPTION_ROUTING_TRACE, "--routing-trace", "FILE", routing_trace, false,

@@ -59,6 +59,8 @@ enum option_id {
     OPTION_KV,
     OPTION_CPU_EXPERTS,
     OPTION_THREADS,
+    OPTION_ACTIVATIONS,
+    OPTION_NO_AUTOTUNE,
     OPTION_NO_HOT_SET,
     OPTION_ROUTING_TRACE,
     OPTION_JSON,
@@ -70,7 +72,7 @@ enum option_id {
 /* The flags that every command with an engine takes, for their lists. */
 #define OPTIONS_ENGINE \
     OPTION_UBATCH, OPTION_BATCH, OPTION_DEVICE, OPTION_VRAM, OPTION_RAM, OPTION_NO_MMAP, OPTION_MLOCK, OPTION_KV, \
-        OPTION_CPU_EXPERTS, OPTION_THREADS, OPTION_ROUTING_TRACE
+        OPTION_CPU_EXPERTS, OPTION_THREADS, OPTION_ACTIVATIONS, OPTION_NO_AUTOTUNE, OPTION_ROUTING_TRACE
 
 #define OPTIONS_SAMPLING \
     OPTION_TEMPERATURE, OPTION_TOP_K, OPTION_TOP_P, OPTION_MIN_P, OPTION_REPEAT_PENALTY, OPTION_REPEAT_LAST_N, \
@@ -86,9 +88,10 @@ struct options {
     int64_t predict, context, ubatch, batch, top_k, repeat_last_n, repetitions, threads;
     int64_t seed; /* -1: random */
     double temperature, top_p, min_p, repeat_penalty;
-    uint64_t vram_bytes, ram_bytes;         /* 0: not given */
-    int kv, cpu_experts, log_level, format; /* enums: sc_kv_type, sc_cpu_experts, sc_log_level, option_format */
-    bool no_mmap, mlock, synthetic, kernels, no_hot_set;
+    uint64_t vram_bytes, ram_bytes; /* 0: not given */
+    /* enums: sc_kv_type, sc_cpu_experts, sc_activations, sc_log_level, option_format */
+    int kv, cpu_experts, activations, log_level, format;
+    bool no_mmap, mlock, synthetic, kernels, no_autotune, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, bench_depth, tokens;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
+#include "autotune.h"
 #include "engine.h"
 #include "findings.h"
 #include "self_test.h"
+
+static const double TUNING_SECONDS = 1.5;
 
 static uint32_t bit(const struct weight *w)
 {
@@ -25,13 +26,66 @@ static void find_types(uint32_t types[N_FAMILIES], const struct sc_engine *engin
         types[family] = all;
 }
 
+struct matrices {
+    struct matrix_shape list[AUTOTUNE_MAX_MATRICES];
+    uint32_t n;
+};
+
+static void add(struct matrices *m, const struct weight *w)
+{
+    for (uint32_t i = 0; i < m->n; i++)
+        if (m->list[i].type == w->type && m->list[i].rows == w->rows && m->list[i].cols == w->cols)
+            return;
+    if (w->size_bytes && m->n < AUTOTUNE_MAX_MATRICES)
+        m->list[m->n++] = (struct matrix_shape){w->type, w->rows, w->cols};
+}
+
+/* The experts first: most of a token's bytes are theirs. */
+static void find_matrices(struct matrices *m, const struct sc_engine *engine)
+{
+    const struct weights *w = &engine->weights;
+    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
+        add(m, &w->layers[l].experts[0].gate);
+        add(m, &w->layers[l].experts[0].up);
+        add(m, &w->layers[l].experts[0].down);
+    }
+    add(m, &w->output);
+    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
+        const struct layer_weights *x = &w->layers[l];
+        add(m, &x->attn_q);
+        add(m, &x->attn_k);
+        add(m, &x->attn_v);
+        add(m, &x->attn_output);
+    }
+}
+
+/* On processors that drive Vulkan the table's order is known to be right, and tests want the same kernels every time.
+ */
+static bool tune(struct sc_engine *engine, struct sc_error *e)
+{
+    const struct sc_engine_params *p = &engine->params;
+    if (p->no_autotune || engine->gpu->info.kind == SC_DEVICE_CPU)
+        return true;
+    struct matrices matrices = {.n = 0};
+    find_matrices(&matrices, engine);
+    const struct autotune a = {.matrices = matrices.list,
+                               .n_matrices = matrices.n,
+                               .max_bytes = engine_budget(engine) / 2,
+                               .seconds = TUNING_SECONDS,
+                               .progress = p->progress,
+                               .user = p->user};
+    return autotune(engine->gpu, &a, e);
+}
+
 bool engine_choose_kernels(struct sc_engine *engine, struct sc_error *e)
 {
     const struct sc_engine_params *p = &engine->params;
     uint32_t types[N_FAMILIES];
     find_types(types, engine);
+    engine->gpu->choices.may_round = p->activations == SC_ACTIVATIONS_AUTO && engine->gpu->info.kind != SC_DEVICE_CPU;
+    engine->gpu->choices.ignores_tuned = p->no_autotune;
     findings_load(engine->gpu, p->cache_dir);
-    const bool ok = self_test(engine->gpu, types, p->log, p->user, e);
+    const bool ok = tune(engine, e) && self_test(engine->gpu, types, p->log, p->user, e);
     findings_save(engine->gpu, p->cache_dir);
     return ok;
 }

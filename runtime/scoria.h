@@ -86,7 +86,7 @@ bool sc_kernel_bench(const struct sc_kernel_bench_params *params, struct sc_erro
 /* ---- engine ---- */
 
 enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };
-enum sc_phase { SC_PHASE_LOAD, SC_PHASE_COMPILE, SC_PHASE_PREFILL };
+enum sc_phase { SC_PHASE_LOAD, SC_PHASE_COMPILE, SC_PHASE_PREFILL, SC_PHASE_TUNE };
 enum sc_kv_type { SC_KV_F16, SC_KV_F32, SC_KV_Q8_0 }; /* q8_0: head sizes that are a multiple of 32 */
 
 /*
@@ -95,6 +95,9 @@ enum sc_kv_type { SC_KV_F16, SC_KV_F32, SC_KV_Q8_0 }; /* q8_0: head sizes that a
  * uploaded; ALL: every one.
  */
 enum sc_cpu_experts { SC_CPU_AUTO, SC_CPU_ON, SC_CPU_OFF, SC_CPU_ALL };
+
+/* Whether kernels may round activations before they multiply: AUTO: on GPUs, where that is faster; F32: never. */
+enum sc_activations { SC_ACTIVATIONS_AUTO, SC_ACTIVATIONS_F32 };
 
 struct sc_engine_params {
     const char *model_path;
@@ -111,10 +114,13 @@ struct sc_engine_params {
     enum sc_kv_type kv_type;
     enum sc_cpu_experts cpu_experts;
     uint32_t n_threads; /* for experts on the CPU; 0: as many as the process may use */
+    enum sc_activations activations;
+    bool no_autotune; /* the first kernels that the device can run, not the fastest: no first start differs from another
+                       */
     /*
-     * For what the next start may need: compiled pipelines, measured rates, and which experts were used most, with
-     * which a start begins that has no room for all. (So it begins otherwise than the first one did.) NULL:
-     * $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none.
+     * For what the next start may need: compiled pipelines, which kernels are right and fast, measured rates, and which
+     * experts were used most, with which a start begins that has no room for all. (So it begins otherwise than the
+     * first one did.) NULL: $XDG_CACHE_HOME/scoria or ~/.cache/scoria; "": none.
      */
     const char *cache_dir;
     bool measure_anew; /* of these, do not believe the rates */

@@ -85,6 +85,7 @@ struct choices {
     struct findings findings;
     uint8_t forced[N_FAMILIES]; /* 1 + the variant to use whatever else is known; 0: none */
     bool may_round;             /* variants may round activations */
+    bool ignores_tuned;         /* the table's order decides, whatever was measured */
 };
 
 /* The variant for a matrix (rows, cols) of this type; there always is one. */

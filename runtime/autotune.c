@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "autotune.h"
+
+#include <stdlib.h>
+
+#include "clock.h"
+#include "gpu_timer.h"
+#include "kernel_trials.h"
+#include "self_test.h"
+
+enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64 };
+
+static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
+static const double RUN_SECONDS = 0.003,        /* of one timing, in which the matrix is multiplied as often as fits */
+    CLEARLY = 0.97;                             /* of the time of the one before it in the table */
+
+/* That matrices are multiplied by: each stands for the family that family_for gives. */
+static const uint32_t COLUMNS[N_COLUMNS] = {1, 8, MAX_COLUMNS};
+
+struct tuner {
+    struct gpu *gpu;
+    struct gpu_timer timer;
+    struct kernel_trials trials; /* its weights and commands */
+    struct buffer values;        /* x, then y */
+    enum sc_type filled;         /* what the weights are */
+    bool is_filled;
+};
+
+static bool is_known(const struct gpu *gpu, enum family family, const struct matrix_shape *m)
+{
+    const struct findings *f = &gpu->choices.findings;
+    for (uint32_t i = 0; i < f->n_tuned; i++)
+        if (f->tuned[i].family == family && f->tuned[i].type == m->type && f->tuned[i].rows == m->rows &&
+            f->tuned[i].cols == m->cols)
+            return true;
+    return f->n_tuned == MAX_TUNED;
+}
+
+static uint32_t n_usable(const struct gpu *gpu, enum family family, enum sc_type type)
+{
+    uint32_t n, usable = 0;
+    (void)family_variants(family, &n);
+    for (uint32_t i = 0; i < n; i++)
+        usable += variant_is_usable(gpu, family, i, type);
+    return usable;
+}
+
+/* Whether there is something to find out. */
+static bool is_open(const struct gpu *gpu, enum family family, const struct matrix_shape *m)
+{
+    return n_usable(gpu, family, m->type) > 1 && !is_known(gpu, family, m);
+}
+
+static uint64_t value_bytes(const struct autotune *a)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < a->n_matrices; i++) {
+        const uint64_t wide = (uint64_t)a->matrices[i].rows + a->matrices[i].cols;
+        most = most < wide ? wide : most;
+    }
+    return most * MAX_COLUMNS * sizeof(float);
+}
+
+static bool tuner_init(struct tuner *t, struct gpu *gpu, const struct autotune *a, struct sc_error *e)
+{
+    const uint64_t values = value_bytes(a), most = a->max_bytes > values ? a->max_bytes - values : 0;
+    *t = (struct tuner){.gpu = gpu};
+    return gpu_timer_init(&t->timer, gpu, e) &&
+           kernel_trials_init(&t->trials, gpu, most < WEIGHT_BYTES ? most : WEIGHT_BYTES, e) &&
+           buffer_init(gpu, &t->values, MEMORY_DEVICE, values, "choosing kernels", e);
+}
+
+static void tuner_finish(struct tuner *t)
+{
+    t->gpu->vk.vkDeviceWaitIdle(t->gpu->device);
+    buffer_finish(t->gpu, &t->values);
+    kernel_trials_finish(&t->trials);
+    gpu_timer_finish(&t->timer);
+}
+
+/* How often different weights of this shape lie in the memory; 0: not once. */
+static uint64_t n_copies(const struct tuner *t, const struct matrix_shape *m, uint64_t *stride)
+{
+    const struct tensor w = {.type = m->type, .rows = m->rows, .cols = m->cols};
+    const uint64_t unit = kernel_unit(m->type), bytes = tensor_size_bytes(&w) + BUFFER_PADDING_BYTES;
+    *stride = (bytes + unit - 1) / unit * unit;
+    return t->trials.weights.size_bytes / *stride;
+}
+
+/* One run of `repeats` products, the first with copy `first` of the weights. */
+static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, uint32_t repeats,
+                     uint64_t first, double *seconds, struct sc_error *e)
+{
+    struct commands *c = &t->trials.commands;
+    uint64_t stride;
+    const uint64_t copies = n_copies(t, m, &stride), x_bytes = (uint64_t)n_columns * m->cols * sizeof(float);
+    const struct tensor x = {.address = t->values.address, .type = SC_F32, .rows = n_columns, .cols = m->cols},
+                        y = {.address = x.address + x_bytes, .type = SC_F32, .rows = x.rows, .cols = m->rows};
+    commands_begin(c, false);
+    gpu_timer_start(&t->timer, c);
+    for (uint32_t i = 0; i < repeats; i++) {
+        const struct tensor w = {.address = t->trials.weights.address + (first + i) % copies * stride,
+                                 .type = m->type,
+                                 .rows = m->rows,
+                                 .cols = m->cols};
+        op_linear(c, y, w, x);
+    }
+    gpu_timer_stop(&t->timer, c);
+    return gpu_timer_run(&t->timer, c, seconds, e);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median seconds of a product. */
+static bool time_variant(struct tuner *t, uint32_t n_columns, uint32_t variant, const struct matrix_shape *m,
+                         double *seconds, struct sc_error *e)
+{
+    double times[N_TIMES], once = 0;
+    uint8_t *forced = &t->gpu->choices.forced[family_for(n_columns)];
+    const uint8_t before = *forced;
+    *forced = (uint8_t)(1 + variant);
+    bool ok = time_run(t, n_columns, m, 1, 0, &once, e); /* compiles, and warms up */
+    ok = ok && time_run(t, n_columns, m, 1, 1, &once, e);
+    const double fitting = ok ? RUN_SECONDS / once : 1;
+    const uint32_t repeats = fitting < 1 ? 1 : fitting > MAX_REPEATS ? MAX_REPEATS : (uint32_t)fitting;
+    for (uint32_t i = 0; ok && i < N_TIMES; i++)
+        ok = time_run(t, n_columns, m, repeats, 2 + i * repeats, &times[i], e);
+    *forced = before;
+    if (!ok)
+        return false;
+    qsort(times, N_TIMES, sizeof(times[0]), compare_doubles);
+    *seconds = times[N_TIMES / 2] / repeats;
+    return true;
+}
+
+/* Times the variants until `deadline`; what is found by then is found, if it was more than one. */
+static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, double deadline,
+                        struct sc_error *e)
+{
+    const enum family family = family_for(n_columns);
+    struct findings *f = &t->gpu->choices.findings;
+    double best = 0;
+    uint32_t n, chosen = 0, n_timed = 0;
+    uint64_t stride;
+    (void)family_variants(family, &n);
+    if (n_copies(t, m, &stride) == 0)
+        return true;
+    if (!t->is_filled || t->filled != m->type) {
+        if (!kernel_trials_fill(&t->trials, m->type, e))
+            return false;
+        t->filled = m->type;
+        t->is_filled = true;
+    }
+    for (uint32_t i = 0; i < n && clock_seconds() < deadline; i++) {
+        bool is_right;
+        double seconds;
+        if (!variant_is_usable(t->gpu, family, i, m->type))
+            continue;
+        if (!self_test_variant(t->gpu, family, i, m->type, &is_right, e))
+            return false;
+        if (!is_right)
+            continue;
+        if (!time_variant(t, n_columns, i, m, &seconds, e))
+            return false;
+        if (n_timed++ == 0 || seconds < best * CLEARLY) {
+            best = seconds;
+            chosen = i;
+        }
+    }
+    if (n_timed > 1)
+        f->tuned[f->n_tuned++] =
+            (struct tuned){.family = family, .type = m->type, .rows = m->rows, .cols = m->cols, .variant = chosen};
+    return true;
+}
+
+/* Each open matrix gets its share of the time that is left. */
+static bool tune_all(struct tuner *t, const struct autotune *a, uint32_t n_open, struct sc_error *e)
+{
+    const double end = clock_seconds() + a->seconds;
+    uint32_t done = 0;
+    for (uint32_t c = 0; c < N_COLUMNS; c++)
+        for (uint32_t i = 0; i < a->n_matrices; i++) {
+            const struct matrix_shape *m = &a->matrices[i];
+            if (!is_open(t->gpu, family_for(COLUMNS[c]), m))
+                continue;
+            if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, done, n_open))
+                return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
+            const double now = clock_seconds(), left = end - now;
+            if (left > 0 && !tune_matrix(t, COLUMNS[c], m, now + left / (n_open - done), e))
+                return false;
+            done++;
+        }
+    if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, n_open, n_open))
+        return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
+    return true;
+}
+
+bool autotune(struct gpu *gpu, const struct autotune *a, struct sc_error *e)
+{
+    struct tuner t;
+    struct sc_error failure = {0};
+    uint32_t n_open = 0;
+    for (uint32_t c = 0; c < N_COLUMNS; c++)
+        for (uint32_t i = 0; i < a->n_matrices; i++)
+            n_open += is_open(gpu, family_for(COLUMNS[c]), &a->matrices[i]);
+    if (n_open == 0)
+        return true;
+    const bool ok = tuner_init(&t, gpu, a, &failure) && tune_all(&t, a, n_open, &failure);
+    tuner_finish(&t);
+    return ok || failure.code == SC_OUT_OF_DEVICE_MEMORY || failure.code == SC_OUT_OF_MEMORY ||
+           sc_fail(e, failure.code, "%s", failure.text);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which variant is the fastest for a matrix of a model, by timing those that the device can run and that compute
+ * rightly, on the device itself, with weights that are more than its caches hold.
+ */
+#ifndef SCORIA_AUTOTUNE_H
+#define SCORIA_AUTOTUNE_H
+
+#include "gpu.h"
+
+enum { AUTOTUNE_MAX_MATRICES = 32 };
+
+struct matrix_shape {
+    enum sc_type type;
+    uint32_t rows, cols;
+};
+
+struct autotune {
+    const struct matrix_shape *matrices; /* those that matter most first */
+    uint32_t n_matrices;
+    uint64_t max_bytes; /* of device memory, all given back */
+    double seconds;     /* no new variant is timed after so long; what is left stays open for the next call */
+    bool (*progress)(void *user, enum sc_phase phase, uint64_t done, uint64_t total); /* may be NULL; false cancels */
+    void *user;
+};
+
+/*
+ * Adds to gpu->choices.findings what is not known yet. A variant later in the table than another must be clearly faster
+ * than that. Nothing else may be on the device. Not enough memory is no error: then nothing is found.
+ */
+bool autotune(struct gpu *gpu, const struct autotune *a, struct sc_error *e) SC_CHECK;
+
+#endif

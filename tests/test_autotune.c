@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The autotuner on a driver that runs the kernels of one variant many times over: the other one is chosen, kept, and
+ * taken by operations of that shape alone.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "autotune.h"
+#include "findings.h"
+
+/* ---- the driver: the linker sends volk's loader through here ---- */
+
+void __real_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
+void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
+
+enum { TIMES_SLOWER = 12 };
+
+static struct {
+    VkPipeline slow, bound;
+    uint32_t n_dispatches;
+    PFN_vkCmdBindPipeline bind;
+    PFN_vkCmdDispatch dispatch;
+} driver;
+
+static void VKAPI_CALL bind(VkCommandBuffer b, VkPipelineBindPoint point, VkPipeline pipeline)
+{
+    driver.bound = pipeline;
+    driver.bind(b, point, pipeline);
+}
+
+static void VKAPI_CALL dispatch(VkCommandBuffer b, uint32_t x, uint32_t y, uint32_t z)
+{
+    driver.n_dispatches++;
+    for (int i = 0; i < (driver.slow && driver.bound == driver.slow ? TIMES_SLOWER : 1); i++)
+        driver.dispatch(b, x, y, z);
+}
+
+void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device)
+{
+    __real_volkLoadDeviceTable(table, device);
+    driver.bind = table->vkCmdBindPipeline;
+    driver.dispatch = table->vkCmdDispatch;
+    table->vkCmdBindPipeline = bind;
+    table->vkCmdDispatch = dispatch;
+}
+
+/* ---- tests ---- */
+
+static const struct matrix_shape shape = {SC_Q8_0, 256, 512};
+
+static uint32_t n_calls, calls_left;
+
+static bool count(void *user, enum sc_phase phase, uint64_t done, uint64_t total)
+{
+    (void)user;
+    n_calls++;
+    assert_int_equal(phase, SC_PHASE_TUNE);
+    assert_true(done <= total);
+    return calls_left-- > 0;
+}
+
+static const struct autotune job = {
+    .matrices = &shape, .n_matrices = 1, .max_bytes = 8 << 20, .seconds = 1e9, .progress = count};
+
+static void tune(struct gpu *gpu)
+{
+    struct sc_error e = {0};
+    calls_left = 1000;
+    if (!autotune(gpu, &job, &e))
+        fail_msg("%s", e.text);
+}
+
+/* The device may use two variants of the family only; their numbers. */
+static void leave_two(struct gpu *gpu, enum family family, uint32_t left[2])
+{
+    uint32_t n, n_left = 0;
+    findings_forget(gpu);
+    (void)family_variants(family, &n);
+    for (enum family other = 0; other < N_FAMILIES; other++)
+        for (uint32_t i = 0; i < MAX_VARIANTS; i++)
+            if (other != family)
+                gpu->choices.findings.failed[other][i] = UINT32_MAX;
+    for (uint32_t i = 0; i < n; i++)
+        if (variant_is_usable(gpu, family, i, shape.type) && n_left < 2)
+            left[n_left++] = i;
+        else
+            gpu->choices.findings.failed[family][i] = UINT32_MAX;
+    assert_int_equal(n_left, 2);
+}
+
+static struct gpu *open_gpu(void)
+{
+    struct sc_error e = {0};
+    struct gpu *gpu = gpu_create(NULL, "", &e);
+    if (!gpu)
+        fail_msg("%s", e.text);
+    return gpu;
+}
+
+static void test_slow_one(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    const enum family family = FAMILY_MATVEC;
+    for (uint32_t slow = 0; slow < 2; slow++) {
+        uint32_t n, left[2];
+        struct sc_error e = {0};
+        leave_two(gpu, family, left);
+        const struct variant *variants = family_variants(family, &n), *fast = &variants[left[1 - slow]];
+        const struct program program = variant_program(&variants[left[slow]], shape.type);
+        driver.slow = gpu_pipeline(gpu, &program, &e);
+        assert_true(driver.slow != VK_NULL_HANDLE);
+        n_calls = 0;
+        tune(gpu);
+        assert_true(n_calls >= 2);
+        if (variant_of(gpu, family, shape.type, shape.rows, shape.cols) != fast)
+            fail_msg("%s was chosen, which is %d times slower than %s", variants[left[slow]].name, TIMES_SLOWER,
+                     fast->name);
+
+        /* of other shapes nothing is known; and with --no-autotune nothing is asked */
+        assert_ptr_equal(variant_of(gpu, family, shape.type, shape.rows, 2 * shape.cols), &variants[left[0]]);
+        gpu->choices.ignores_tuned = true;
+        assert_ptr_equal(variant_of(gpu, family, shape.type, shape.rows, shape.cols), &variants[left[0]]);
+        gpu->choices.ignores_tuned = false;
+
+        driver.n_dispatches = 0;
+        tune(gpu);
+        assert_int_equal(driver.n_dispatches, 0); /* known by now */
+
+        /* what was tuned and is wrong after all is not used */
+        gpu->choices.findings.failed[family][left[1 - slow]] = UINT32_MAX;
+        assert_ptr_equal(variant_of(gpu, family, shape.type, shape.rows, shape.cols), &variants[left[slow]]);
+    }
+    driver.slow = VK_NULL_HANDLE;
+    gpu_destroy(gpu);
+}
+
+/* All that the device can run: each family has a choice, and one that it can use. */
+static void test_all(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    findings_forget(gpu);
+    tune(gpu);
+    const struct findings *f = &gpu->choices.findings;
+    for (uint32_t i = 0; i < f->n_tuned; i++) {
+        uint32_t n;
+        assert_true(variant_is_usable(gpu, f->tuned[i].family, f->tuned[i].variant, shape.type));
+        assert_true(f->passed[f->tuned[i].family][f->tuned[i].variant] >> shape.type & 1);
+        print_message("%s: %s\n", family_names[f->tuned[i].family],
+                      family_variants(f->tuned[i].family, &n)[f->tuned[i].variant].name);
+    }
+    assert_true(f->n_tuned >= 1);
+    gpu_destroy(gpu);
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    uint32_t left[2];
+    struct sc_error e = {0};
+    leave_two(gpu, FAMILY_MATVEC, left);
+    calls_left = 0;
+    assert_false(autotune(gpu, &job, &e));
+    assert_int_equal(e.code, SC_CANCELLED);
+    assert_int_equal(gpu->allocated_bytes, 0);
+
+    struct autotune hasty = job;
+    hasty.seconds = 0;
+    calls_left = 1000;
+    e = (struct sc_error){0};
+    assert_true(autotune(gpu, &hasty, &e));
+    assert_int_equal(gpu->choices.findings.n_tuned, 0);
+
+    gpu->budget_bytes = 1 << 20; /* too little memory is no error */
+    assert_true(autotune(gpu, &job, &e));
+    assert_int_equal(gpu->choices.findings.n_tuned, 0);
+    assert_int_equal(gpu->allocated_bytes, 0);
+    gpu_destroy(gpu);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_slow_one),
+        cmocka_unit_test(test_all),
+        cmocka_unit_test(test_limits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
