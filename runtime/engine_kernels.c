@@ -15,15 +15,22 @@ static uint32_t bit(const struct weight *w)
 static void find_types(uint32_t types[N_FAMILIES], const struct sc_engine *engine)
 {
     const struct weights *w = &engine->weights;
-    uint32_t all = bit(&w->output);
+    uint32_t qkv = 0, gate_up = 0, down = 0, router = 0, others = bit(&w->output);
     for (uint32_t l = 0; l < engine->config.n_layers; l++) {
         const struct layer_weights *x = &w->layers[l];
         const struct expert_weights *any = &x->experts[0];
-        all |= bit(&x->attn_q) | bit(&x->attn_k) | bit(&x->attn_v) | bit(&x->attn_output) | bit(&x->router) |
-               bit(&any->gate) | bit(&any->up) | bit(&any->down);
+        qkv |= bit(&x->attn_q) | bit(&x->attn_k) | bit(&x->attn_v);
+        gate_up |= bit(&any->gate) | bit(&any->up);
+        down |= bit(&any->down);
+        router |= bit(&x->router);
+        others |= bit(&x->attn_output);
     }
-    for (enum family family = 0; family < N_FAMILIES; family++)
-        types[family] = all;
+    memset(types, 0, N_FAMILIES * sizeof(types[0]));
+    types[FAMILY_MATVEC] = types[FAMILY_MATMUL_FEW] = types[FAMILY_MATMUL] = qkv | gate_up | down | router | others;
+    types[FAMILY_QKV] = qkv;
+    types[FAMILY_GATE_UP] = gate_up;
+    types[FAMILY_DOWN] = engine->config.n_experts ? down : 0;
+    types[FAMILY_ROUTER] = router;
 }
 
 struct matrices {

@@ -3,7 +3,10 @@
 #include "variants.h"
 
 const char *const family_names[N_FAMILIES] = {
-    [FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL_FEW] = "matmul_few", [FAMILY_MATMUL] = "matmul"};
+    [FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL_FEW] = "matmul_few", [FAMILY_MATMUL] = "matmul",
+    [FAMILY_QKV] = "qkv",       [FAMILY_GATE_UP] = "gate_up",       [FAMILY_DOWN] = "down",
+    [FAMILY_ROUTER] = "router",
+};
 
 /* Up to two tiles of 8, whose second finds the weights in the caches; a tile of 32 or more would be half empty. */
 enum { FEW_COLUMNS = 16 };
@@ -52,27 +55,63 @@ static uint32_t matmul_rows_roundings(const struct variant *v, uint32_t cols)
 
 enum { NEEDS_OF_ROWS = NEEDS_PROCESSOR | NEEDS_BALLOT | NEEDS_8_LANES };
 
-/* Of 64 threads so many share a row, and each works on so many rows. */
-#define MATVEC(kernel_, lanes, rows, is_magic) \
-    .kernel = KERNEL_##kernel_##_F32, .constants = {[CONSTANT_LANES] = lanes, [CONSTANT_MAGIC] = is_magic}, \
-    .tile_rows = 64 / lanes * rows, .roundings = matvec_roundings
+/*
+ * With an RMSNorm of x: it multiplies x by its weight, and the sum by 1 / rms, whose sum of squares is a matvec's sum
+ * with every rounding halved by the root; division and sqrt promise 2.5 and 4.5 ulp, a rounding is half of one.
+ */
+static uint32_t normed_roundings(const struct variant *v, uint32_t cols)
+{
+    const uint32_t sum = matvec_roundings(v, cols);
+    return sum + 2 + (sum + 1) / 2 + 2 * (3 + 5);
+}
 
-/* For GPUs; which is best depends on the matrix and on what conversions cost. */
-#define MATVEC_PAIR(kernel_, lanes, rows) \
-    {.name = #lanes " lanes", MATVEC(kernel_, lanes, rows, 0)}, \
+/* cols: of all the experts together, whose sums a lane does not separate. The product with the expert's weight too. */
+static uint32_t down_roundings(const struct variant *v, uint32_t cols)
+{
+    return matvec_roundings(v, cols) + 1;
+}
+
+/* Of 64 threads so many share a row, and each works on so many rows. */
+#define MATVEC(kernel_, lanes, rows, is_magic, roundings_) \
+    .kernel = KERNEL_##kernel_##_F32, .constants[CONSTANT_LANES] = lanes, .constants[CONSTANT_MAGIC] = is_magic, \
+    .tile_rows = 64 / lanes * rows, .roundings = roundings_
+
+/*
+ * On a processor a thread is a lane of a vector and a load a gather: the fewer share a row, the fewer sums to merge.
+ * And there a kernel that applies an RMSNorm loses more by loading its weights beside x than a kernel of its own costs.
+ */
+#define FOR_PROCESSORS(kernel_, roundings_) \
+    {.name = "2 lanes, 8 rows", \
+     MATVEC(kernel_##_ROWS, 2, 8, 0, roundings_), \
+     .constants[CONSTANT_IS_NORMED] = 1, \
+     .needs = NEEDS_OF_ROWS}, \
     { \
-        .name = #lanes " lanes, magic", MATVEC(kernel_, lanes, rows, 1) \
+        .name = "2 lanes", MATVEC(kernel_, 2, 2, 0, roundings_), .constants[CONSTANT_IS_NORMED] = 1, \
+        .needs = NEEDS_PROCESSOR \
     }
 
-/* On a processor a thread is a lane of a vector and a load a gather: the fewer share a row, the fewer sums to merge. */
+/* For GPUs; which is best depends on the matrix and on what conversions cost. */
+#define FOR_GPUS(kernel_, lanes, roundings_) \
+    {.name = #lanes " lanes", MATVEC(kernel_, lanes, 2, 0, roundings_)}, \
+    { \
+        .name = #lanes " lanes, magic", MATVEC(kernel_, lanes, 2, 1, roundings_) \
+    }
+
 static const struct variant matvec[] = {
-    {.name = "2 lanes, 8 rows", MATVEC(MATVEC_ROWS, 2, 8, 0), .needs = NEEDS_OF_ROWS},
-    {.name = "2 lanes", MATVEC(MATVEC, 2, 2, 0), .needs = NEEDS_PROCESSOR},
-    MATVEC_PAIR(MATVEC, 32, 2),
-    MATVEC_PAIR(MATVEC, 16, 2),
-    MATVEC_PAIR(MATVEC, 64, 2),
-    MATVEC_PAIR(MATVEC, 8, 2),
+    FOR_PROCESSORS(MATVEC, matvec_roundings), FOR_GPUS(MATVEC, 32, matvec_roundings),
+    FOR_GPUS(MATVEC, 16, matvec_roundings),   FOR_GPUS(MATVEC, 64, matvec_roundings),
+    FOR_GPUS(MATVEC, 8, matvec_roundings),
 };
+
+#define FUSED(kernel_, roundings_) \
+    { \
+        FOR_PROCESSORS(kernel_, roundings_), FOR_GPUS(kernel_, 32, roundings_), FOR_GPUS(kernel_, 16, roundings_) \
+    }
+
+static const struct variant qkv[] = FUSED(QKV, normed_roundings);
+static const struct variant gate_up[] = FUSED(GATE_UP, normed_roundings);
+static const struct variant down[] = FUSED(DOWN, down_roundings);
+static const struct variant router[] = FUSED(ROUTER, normed_roundings);
 
 #define MATMUL_FEW(lanes) \
     .kernel = KERNEL_MATMUL_FEW_F32, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * 2, \
@@ -108,7 +147,10 @@ static const struct {
     const struct variant *variants;
     uint32_t n;
 } families[N_FAMILIES] = {
-    [FAMILY_MATVEC] = VARIANTS(matvec), [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few), [FAMILY_MATMUL] = VARIANTS(matmul)};
+    [FAMILY_MATVEC] = VARIANTS(matvec), [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few), [FAMILY_MATMUL] = VARIANTS(matmul),
+    [FAMILY_QKV] = VARIANTS(qkv),       [FAMILY_GATE_UP] = VARIANTS(gate_up),       [FAMILY_DOWN] = VARIANTS(down),
+    [FAMILY_ROUTER] = VARIANTS(router),
+};
 
 const struct variant *family_variants(enum family family, uint32_t *n)
 {

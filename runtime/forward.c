@@ -11,7 +11,7 @@ static struct activations of_tokens(const struct activations *all, const struct 
     for (uint32_t i = 0; i < sizeof(per_token) / sizeof(per_token[0]); i++)
         per_token[i]->rows = n;
     a.host_x.rows = n;
-    if (n > a.n_host)
+    if (n > a.n_host || a.is_merged)
         a.routing.on_host = 0;
     a.gate.rows = a.up.rows = a.down.rows = a.routing.host_y.rows = n * n_used;
     return a;
@@ -23,6 +23,37 @@ void forward_embed(struct commands *c, const struct model *m, const struct activ
     op_embed(c, a.x, m->token_embd, a.tokens);
 }
 
+/* Whether a layer's operations are the fused ones. */
+static bool is_fused(const struct model *m, const struct layer *w, uint32_t n)
+{
+    return n == 1 && (m->config->n_experts ? w->gate.type == w->up.type : w->ffn_gate.type == w->ffn_up.type);
+}
+
+static struct routing layer_routing(const struct activations *a, const struct config *c, uint32_t l)
+{
+    struct routing routing = a->routing; /* the host's copy of the ids has a place for each layer */
+    routing.host_ids += (uint64_t)l * a->n_batch * c->n_experts_used * sizeof(uint32_t);
+    return routing;
+}
+
+/* A single token's: two dispatches and three, or four where its types or its cache's take one more. */
+static void attention_of_one(struct commands *c, const struct model *m, const struct activations *a, struct kv_cache kv,
+                             uint32_t l, struct heads heads)
+{
+    const struct layer *w = &m->layers[l];
+    const float eps = m->config->norm_eps;
+    op_qkv(c, kv, a->q, a->k, a->v, (const struct tensor[]){w->attn_q, w->attn_k, w->attn_v}, a->x,
+           (struct norm){.w = w->attn_norm, .eps = eps, .scratch = a->normed}, a->angles, a->step, heads);
+    op_attention(c, a->att, a->q, kv, a->partial, a->done, a->step, heads);
+    op_linear_add(c, a->x, w->attn_output, a->att);
+    if (m->config->n_experts) {
+        const struct tensor none = {0};
+        op_router(c, layer_routing(a, m->config, l), a->router_logits, w->router, a->x,
+                  (struct norm){.w = w->ffn_norm, .eps = eps, .scratch = a->normed},
+                  a->routing.on_host ? a->host_x : none);
+    }
+}
+
 void forward_attention(struct commands *c, const struct model *m, const struct activations *all, struct kv_cache kv,
                        uint32_t l, uint32_t n)
 {
@@ -31,6 +62,10 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
     const struct layer *w = &m->layers[l];
     const struct heads heads = {
         .n = g->n_heads, .n_kv = g->n_kv_heads, .dim = g->head_dim, .n_rot = g->n_rot, .window = g->window};
+    if (is_fused(m, w, n)) {
+        attention_of_one(c, m, &a, kv, l, heads);
+        return;
+    }
 
     op_rms_norm(c, a.normed, a.x, w->attn_norm, g->norm_eps);
     op_linear(c, a.q, w->attn_q, a.normed);
@@ -42,10 +77,8 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
 
     op_rms_norm(c, a.normed, a.x, w->ffn_norm, g->norm_eps);
     if (g->n_experts) {
-        struct routing routing = a.routing; /* the host's copy has a place for each layer */
-        routing.host_ids += (uint64_t)l * a.n_batch * g->n_experts_used * sizeof(uint32_t);
         op_linear(c, a.router_logits, w->router, a.normed);
-        op_route(c, routing, a.router_logits);
+        op_route(c, layer_routing(&a, g, l), a.router_logits);
         if (a.routing.on_host)
             op_copy(c, a.host_x, a.normed);
         if (n > 1)
@@ -57,11 +90,21 @@ void forward_experts(struct commands *c, const struct model *m, const struct act
 {
     const struct activations a = of_tokens(all, m, n);
     const struct layer *w = &m->layers[l];
+    const struct norm norm = {.w = w->ffn_norm, .eps = m->config->norm_eps, .scratch = a.normed};
     if (m->config->n_experts) {
-        op_expert_linear(c, a.gate, w->gate, a.normed, a.routing);
-        op_expert_linear(c, a.up, w->up, a.normed, a.routing);
-        op_silu_mul(c, a.gate, a.up);
-        op_expert_linear(c, a.down, w->down, a.gate, a.routing);
+        if (is_fused(m, w, n)) {
+            op_expert_gate_up(c, a.gate, w->gate, w->up, a.x, norm, a.routing);
+        } else {
+            op_expert_linear(c, a.gate, w->gate, a.normed, a.routing);
+            op_expert_linear(c, a.up, w->up, a.normed, a.routing);
+            op_silu_mul(c, a.gate, a.up);
+        }
+        if (a.is_merged)
+            op_expert_down(c, a.x, w->down, a.gate, a.routing);
+        else
+            op_expert_linear(c, a.down, w->down, a.gate, a.routing);
+    } else if (is_fused(m, w, n)) {
+        op_gate_up(c, a.gate, w->ffn_gate, w->ffn_up, a.x, norm);
     } else {
         op_linear(c, a.gate, w->ffn_gate, a.normed);
         op_linear(c, a.up, w->ffn_up, a.normed);
@@ -72,10 +115,10 @@ void forward_experts(struct commands *c, const struct model *m, const struct act
 void forward_combine(struct commands *c, const struct model *m, const struct activations *all, uint32_t l, uint32_t n)
 {
     const struct activations a = of_tokens(all, m, n);
-    if (m->config->n_experts)
-        op_combine(c, a.x, a.down, a.routing);
-    else
+    if (!m->config->n_experts)
         op_linear_add(c, a.x, m->layers[l].ffn_down, a.gate);
+    else if (!a.is_merged)
+        op_combine(c, a.x, a.down, a.routing);
 }
 
 void forward_output(struct commands *c, const struct model *m, const struct activations *all, uint32_t first,

@@ -14,6 +14,7 @@
 struct activations {
     uint32_t n_batch;
     uint32_t n_host;             /* the host may compute experts of passes of so many tokens; 0: of none */
+    bool is_merged;              /* a single token's experts all have slots: their down adds to x, nothing to combine */
     struct tensor x;             /* (n, n_embd) the residual stream */
     struct tensor normed;        /* (n, n_embd) */
     struct tensor q;             /* (n, n_heads * head_dim) */

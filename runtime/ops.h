@@ -34,12 +34,23 @@ struct routing {
     VkDeviceAddress host_ids; /* a copy of ids in host memory, or 0 */
     VkDeviceAddress on_host;  /* (n, n_used) u32 in host memory: not 0 for pairs that the host computes; or 0 */
     struct tensor host_y;     /* (n * n_used, n_embd) in host memory: what it computes */
+    VkDeviceAddress counter;  /* u32, for op_router: 0 before and after */
     /* made by op_group: */
     struct tensor first;               /* (1, n_experts + 1) u32: where each expert's pairs begin */
     struct tensor pairs;               /* (1, n * n_used) u32: token * n_used + k, sorted by expert */
     struct tensor tiles;               /* (3 * op_max_tiles(), 2) u32: expert and first column */
     struct tensor grids;               /* (3, 4) u32: workgroups of gate, up and down */
     const struct buffer *grids_buffer; /* that grids lie in */
+};
+
+/*
+ * An RMSNorm that an operation of a single token applies to its input: norm(x) = x / rms(x) * w. On some devices a
+ * kernel of its own does it first (CONSTANT_IS_NORMED), and its result is in `scratch`.
+ */
+struct norm {
+    struct tensor w; /* (1, cols) */
+    float eps;
+    struct tensor scratch; /* (1, cols) */
 };
 
 /* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32, SC_F16 or SC_Q8_0. */
@@ -91,6 +102,35 @@ enum { ATTENTION_MAX_PIECES = 64 };
 
 /* Workgroups of n tokens for each KV head and piece. */
 uint32_t attention_tiles(uint32_t n, struct heads h);
+
+/* ---- of a single token, fused: what separate operations above and below compute, in one dispatch ---- */
+
+/*
+ * q, k, v = norm(x) W^T for each of their matrices, then op_rope_store: in one dispatch where the matrices have one
+ * type, else one for each run of equal types. The tensors k and v are used only where the cache's type has no fused
+ * store.
+ */
+void op_qkv(struct commands *c, struct kv_cache kv, struct tensor q, struct tensor k, struct tensor v,
+            const struct tensor w[3], struct tensor x, struct norm norm, struct tensor angles, struct tensor step,
+            struct heads h);
+
+/* op_route of the logits norm(x) W^T; norm(x) also goes to `normed` unless its address is 0. */
+void op_router(struct commands *c, struct routing r, struct tensor logits, struct tensor w, struct tensor x,
+               struct norm norm, struct tensor normed);
+
+/* y = silu(norm(x) gate^T) * (norm(x) up^T), gate and up of one type */
+void op_gate_up(struct commands *c, struct tensor y /* (1, n_ff) */, struct tensor gate, struct tensor up,
+                struct tensor x, struct norm norm);
+
+/* The same by each chosen expert; those without a slot leave y alone. */
+void op_expert_gate_up(struct commands *c, struct tensor y /* (n_used, n_ff) */, struct expert_tensor gate,
+                       struct expert_tensor up, struct tensor x, struct norm norm, struct routing r);
+
+/* x += sum over k of probs[k] * y[k] W^T, all experts having slots */
+void op_expert_down(struct commands *c, struct tensor x /* (1, n_embd) */, struct expert_tensor w,
+                    struct tensor y /* (n_used, n_ff) */, struct routing r);
+
+/* ---- experts ---- */
 
 /* The n_used best experts of each token by its router logits, and their softmax. */
 void op_route(struct commands *c, struct routing r, struct tensor logits /* (n, n_experts) */);

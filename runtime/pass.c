@@ -71,7 +71,8 @@ static void record_stream(struct pass *p, struct commands *c, uint32_t index, ui
         forward_experts(c, m, a, l, n);
     } else {
         if (l > 0) {
-            commands_see_host(c);
+            if (!a->is_merged)
+                commands_see_host(c);
             forward_combine(c, m, a, l - 1, n);
         } else {
             const uint64_t bytes = memory->angles_offset + (uint64_t)n * m->config->n_rot * sizeof(float);
@@ -83,14 +84,16 @@ static void record_stream(struct pass *p, struct commands *c, uint32_t index, ui
     }
 }
 
-static bool record(struct pass *p, struct recording *r, uint32_t n, struct sc_error *e)
+static bool record(struct pass *p, struct recording *r, uint32_t n, bool is_merged, struct sc_error *e)
 {
     /* cut anew only where the device turns out to be much slower or faster */
     const double piece_work = p->engine->gpu->piece_work;
-    if (r->n == n && (n == 1 || (piece_work > r->piece_work / 2 && piece_work < r->piece_work * 8)))
+    if (r->n == n && r->is_merged == is_merged &&
+        (n == 1 || (piece_work > r->piece_work / 2 && piece_work < r->piece_work * 8)))
         return true;
     r->n = 0;
     r->piece_work = piece_work;
+    r->is_merged = p->memory.a.is_merged = is_merged;
     const uint32_t n_streams = n == 1 ? p->n_streams : p->n_streams - 1;
     for (uint32_t i = 0; i < n_streams; i++) {
         struct commands *c = &r->streams[i];
@@ -106,6 +109,14 @@ static bool record(struct pass *p, struct recording *r, uint32_t n, struct sc_er
     return true;
 }
 
+/* Whether the host has no part in the experts of n tokens, nor anything to upload. */
+static bool is_resident(const struct pass *p, uint32_t n)
+{
+    const struct sc_engine *engine = p->engine;
+    return !engine->config.n_experts ||
+           (experts_are_resident(&engine->model.experts) && (engine->path != PATH_HOST || n > p->memory.a.n_host));
+}
+
 static bool record_output(struct pass *p, uint32_t first, uint32_t n, struct sc_error *e)
 {
     commands_begin(&p->output, false);
@@ -119,8 +130,8 @@ static bool compile(struct pass *p, struct sc_error *e)
     const struct sc_engine_params *params = &p->engine->params;
     const uint32_t n_parts = params->n_batch > 1 ? 3 : 1, rows = p->memory.n_logit_rows;
     for (uint32_t part = 0; part < n_parts; part++) {
-        const bool ok = part == 0   ? record(p, &p->single, 1, e)
-                        : part == 1 ? record(p, &p->batch, params->n_batch, e)
+        const bool ok = part == 0   ? record(p, &p->single, 1, is_resident(p, 1), e)
+                        : part == 1 ? record(p, &p->batch, params->n_batch, false, e)
                                     : record_output(p, 0, rows, e);
         if (!ok)
             return false;
@@ -352,7 +363,13 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     const struct sc_engine *engine = p->engine;
     struct recording *r = n == 1 ? &p->single : &p->batch;
     struct upload *upload = &p->engine->upload;
-    if (!pass_wait(p, e) || !record(p, r, n, e))
+    struct experts *x = &p->engine->model.experts;
+    if (!pass_wait(p, e))
+        return false;
+    if (engine->config.n_experts)
+        experts_begin(x, n); /* which may empty slots of a pass that failed */
+    const bool resident = is_resident(p, n);
+    if (!record(p, r, n, resident && n == 1, e))
         return false;
     fill_inputs(p, tokens, n, n_past);
     for (uint32_t i = 0; i < p->n_streams; i++)
@@ -361,16 +378,12 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     pace_begin(&p->pace, p->list, n_streams, n);
     if (engine->trace)
         routing_trace_begin(engine->trace, tokens, n);
-    if (!engine->config.n_experts)
-        return run_resident(p, n, n_streams, e);
-    struct experts *x = &p->engine->model.experts;
-    experts_begin(x, n); /* which may empty slots of a pass that failed */
-    const bool resident = experts_are_resident(x);
-    if (n <= p->memory.a.n_host && (engine->path == PATH_HOST || !resident))
-        return run_with_host(p, n, n_streams, e);
     if (resident)
-        return ((experts_show(x, upload, e) && upload_flush(upload, e)) || lose_uploads(p)) &&
+        return (!engine->config.n_experts || (experts_show(x, upload, e) && upload_flush(upload, e)) ||
+                lose_uploads(p)) &&
                run_resident(p, n, n_streams, e);
+    if (n <= p->memory.a.n_host)
+        return run_with_host(p, n, n_streams, e);
     return run_uploading(p, n, n_streams, e);
 }
 

@@ -22,6 +22,7 @@
 struct recording {
     uint32_t n;        /* 0: nothing is recorded */
     double piece_work; /* gpu->piece_work then */
+    bool is_merged;    /* as activations.is_merged */
     struct commands *streams;
 };
 

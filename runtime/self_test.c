@@ -128,14 +128,135 @@ static bool test_linear(struct bench *b, enum family family, const struct varian
 }
 
 /*
- * Records, runs and judges one variant, which choices.forced makes the operations take. Families without a test of
- * their own are made of the same pieces as one that has one.
+ * For the fused operations: x is 1 or -1, so that its mean square is 1, and with eps of 3 its norm is half of x times
+ * the norm's weights, powers of two: exact, and `normed` holds it.
  */
+static struct tensor lay_normed(struct bench *b, struct norm *norm, struct tensor *normed)
+{
+    const struct tensor x = lay(b, SC_F32, 1, COLS);
+    *norm = (struct norm){.w = lay(b, SC_F32, 1, COLS), .eps = 3, .scratch = lay(b, SC_F32, 1, COLS)};
+    *normed = lay(b, SC_F32, 1, COLS);
+    float *xs = host(b, x), *ws = host(b, norm->w), *want = host(b, *normed);
+    for (uint32_t i = 0; i < COLS; i++) {
+        const uint64_t random = random_u64(&b->seed);
+        xs[i] = random & 1 ? 1.0F : -1.0F;
+        ws[i] = random & 2 ? 2.0F : 0.5F;
+        want[i] = 0.5F * xs[i] * ws[i];
+    }
+    return x;
+}
+
+/* A token at the beginning of its cache, which is turned by nothing. */
+static bool test_qkv(struct bench *b, enum family family, const struct variant *v, enum sc_type type, bool *is_right,
+                     struct sc_error *e)
+{
+    (void)family;
+    enum { DIM = 4 };
+    const uint32_t rows = at_most((v->tile_rows + 3 + DIM) / DIM * DIM, MAX_ROWS);
+    const struct heads heads = {.n = rows / DIM, .n_kv = 1, .dim = DIM, .n_rot = 2};
+    struct norm norm;
+    struct tensor normed, x = lay_normed(b, &norm, &normed), angles = lay(b, SC_F32, 1, 2);
+    struct tensor step = lay(b, SC_F32, 1, sizeof(struct step) / sizeof(uint32_t)), y[3], w[3];
+    const uint32_t n_rows[3] = {rows, DIM, DIM};
+    for (uint32_t i = 0; i < 3; i++) {
+        w[i] = lay_random(b, type, n_rows[i], COLS, 1 / sqrtf(COLS));
+        y[i] = lay(b, SC_F32, 1, n_rows[i]);
+    }
+    memcpy(host(b, angles), (const float[]){1, 0}, 2 * sizeof(float));
+    memset(host(b, step), 0, sizeof(struct step));
+    op_qkv(&b->commands, (struct kv_cache){y[1], y[2]}, y[0], y[1], y[2], w, x, norm, angles, step, heads);
+    if (!run(b, e))
+        return false;
+    *is_right = true;
+    for (uint32_t i = 0; i < 3; i++)
+        *is_right = *is_right && is_product(b, v, y[i], w[i], normed);
+    return true;
+}
+
+/* The choice of expert 1 of two, whose slot is `matrix`; the other one has none. */
+static struct routing lay_routing(struct bench *b, struct tensor *table, struct tensor matrix)
+{
+    const struct routing r = {.ids = lay(b, SC_F32, 1, 1), .probs = lay(b, SC_F32, 1, 1)};
+    *table = lay(b, SC_F32, 2, 2);
+    memcpy(host(b, *table), (const uint64_t[]){0, matrix.address}, 2 * sizeof(uint64_t));
+    memcpy(host(b, r.ids), &(const uint32_t){1}, sizeof(uint32_t));
+    memcpy(host(b, r.probs), &(const float){1}, sizeof(float));
+    return r;
+}
+
+/* gate and up are the same matrix, so that y is silu(g) g. */
+static bool test_gate_up(struct bench *b, enum family family, const struct variant *v, enum sc_type type,
+                         bool *is_right, struct sc_error *e)
+{
+    (void)family;
+    const uint32_t rows = at_most(v->tile_rows / 2 + 3, MAX_ROWS);
+    struct norm norm;
+    struct tensor normed, x = lay_normed(b, &norm, &normed), w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS));
+    const struct tensor y = lay(b, SC_F32, 1, rows), product = lay(b, SC_F32, 1, rows);
+    struct tensor table;
+    const struct routing r = lay_routing(b, &table, w);
+    const struct expert_tensor experts = {
+        .slots = table.address, .n_experts = 2, .type = type, .rows = rows, .cols = COLS};
+    op_expert_gate_up(&b->commands, y, experts, experts, x, norm, r);
+    op_linear(&b->commands, product, w, normed); /* which the self-test of matvec has found right */
+    if (!run(b, e))
+        return false;
+    *is_right = true;
+    for (uint32_t i = 0; i < rows; i++) {
+        const double g = (double)((const float *)host(b, product))[i], silu = g / (1 + exp(-g));
+        *is_right = *is_right && fabs((double)((const float *)host(b, y))[i] - silu * g) <= 1e-4 * (1 + g * g);
+    }
+    return true;
+}
+
+static bool test_down(struct bench *b, enum family family, const struct variant *v, enum sc_type type, bool *is_right,
+                      struct sc_error *e)
+{
+    (void)family;
+    const uint32_t rows = at_most(v->tile_rows + 3, MAX_ROWS);
+    const struct tensor w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)), x = lay_random(b, SC_F32, 1, COLS, 1),
+                        y = lay(b, SC_F32, 1, rows);
+    struct tensor table;
+    const struct routing r = lay_routing(b, &table, w);
+    memset(host(b, y), 0, rows * sizeof(float));
+    op_expert_down(
+        &b->commands, y,
+        (struct expert_tensor){.slots = table.address, .n_experts = 2, .type = type, .rows = rows, .cols = COLS}, x, r);
+    if (!run(b, e))
+        return false;
+    *is_right = is_product(b, v, y, w, x);
+    return true;
+}
+
+/* The best of the experts, once the last of several workgroups is done. */
+static bool test_router(struct bench *b, enum family family, const struct variant *v, enum sc_type type, bool *is_right,
+                        struct sc_error *e)
+{
+    (void)family;
+    const uint32_t n = at_most(v->tile_rows + 3, SC_MAX_EXPERTS);
+    struct norm norm;
+    struct tensor normed, x = lay_normed(b, &norm, &normed), w = lay_random(b, type, n, COLS, 1 / sqrtf(COLS));
+    const struct tensor logits = lay(b, SC_F32, 1, n), counter = lay(b, SC_F32, 1, 1);
+    const struct routing r = {.ids = lay(b, SC_F32, 1, 1), .probs = lay(b, SC_F32, 1, 1), .counter = counter.address};
+    memset(host(b, counter), 0, sizeof(uint32_t));
+    op_router(&b->commands, r, logits, w, x, norm, (struct tensor){0});
+    if (!run(b, e))
+        return false;
+    const float *got = host(b, logits);
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        best = got[i] > got[best] ? i : best;
+    *is_right = is_product(b, v, logits, w, normed) && *(const uint32_t *)host(b, r.ids) == best &&
+                *(const uint32_t *)host(b, counter) == 0;
+    return true;
+}
+
+/* Records, runs and judges one variant, which choices.forced makes the operations take. */
 static bool (*const tests[N_FAMILIES])(struct bench *b, enum family family, const struct variant *v, enum sc_type type,
                                        bool *is_right, struct sc_error *e) = {
-    [FAMILY_MATVEC] = test_linear,
-    [FAMILY_MATMUL_FEW] = test_linear,
-    [FAMILY_MATMUL] = test_linear,
+    [FAMILY_MATVEC] = test_linear, [FAMILY_MATMUL_FEW] = test_linear, [FAMILY_MATMUL] = test_linear,
+    [FAMILY_QKV] = test_qkv,       [FAMILY_GATE_UP] = test_gate_up,   [FAMILY_DOWN] = test_down,
+    [FAMILY_ROUTER] = test_router,
 };
 
 /* Whether the driver takes the kernel at all; not being able to is an error only where memory is short. */

@@ -236,6 +236,7 @@ static bool init_host(struct session_memory *s, const struct config *c, uint32_t
     s->angles = (float *)(void *)(inputs + in.angles);
     s->a.step.address = s->device_inputs.address;
     s->a.done.address = s->device_inputs.address + in.done;
+    s->a.routing.counter = s->a.step.address + offsetof(struct step, counter);
     s->a.tokens.address = s->device_inputs.address + in.tokens;
     s->a.angles.address = s->device_inputs.address + s->angles_offset;
     s->n_logit_rows = logit_rows(n_batch);

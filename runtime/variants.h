@@ -15,8 +15,16 @@
 
 struct gpu;
 
-/* A matrix times one column, a few, many. */
-enum family { FAMILY_MATVEC, FAMILY_MATMUL_FEW, FAMILY_MATMUL, N_FAMILIES };
+enum family {
+    FAMILY_MATVEC, /* a matrix times one column, a few, many */
+    FAMILY_MATMUL_FEW,
+    FAMILY_MATMUL,
+    FAMILY_QKV, /* this and those that follow: of a single token, fused, made of the same pieces as matvec */
+    FAMILY_GATE_UP,
+    FAMILY_DOWN,
+    FAMILY_ROUTER,
+    N_FAMILIES
+};
 
 /* What a variant needs of a device beyond what every device has. families.c has them in words. */
 enum need {

@@ -22,9 +22,10 @@
 #endif
 
 /* Ids of the specialization constants; a kernel declares those that it has a use for. */
-#define CONSTANT_LANES 0 /* threads that share a row of a matrix-vector product */
-#define CONSTANT_MAGIC 1 /* 1: bytes become floats by their place in a float's bits, not by conversion */
-#define N_CONSTANTS 2
+#define CONSTANT_LANES 0     /* threads that share a row of a matrix-vector product */
+#define CONSTANT_MAGIC 1     /* 1: bytes become floats by their place in a float's bits, not by conversion */
+#define CONSTANT_IS_NORMED 2 /* 1: what a kernel would apply an RMSNorm to is its result already */
+#define N_CONSTANTS 3
 
 /* y[token] = row tokens[token] of w, expanded. */
 struct embed_args {
@@ -61,9 +62,82 @@ struct matvec_args {
 };
 
 /*
- * The same for many rows of x at once, a tile of columns a workgroup x. Dense: i from 0 to n. Experts: the tile's
- * expert e and first column f are tiles[x], and its i are pairs[f], pairs[f + 1], ... before pairs[first[e + 1]].
- * Workgroup y's tile of rows is first_row_tile + y: a large product is several dispatches.
+ * Of a single token: q, k, v = W norm(x), the norm an RMSNorm with weights `norm`; q turned, k turned and v into the
+ * cache at the step's position. Without `angles` nothing is turned, without `step` k and v are written from their
+ * beginnings. Matrices that are not wanted have 0 rows.
+ */
+struct qkv_args {
+    address w_q; /* (rows_q, cols) quantized, all three in the same type */
+    address w_k;
+    address w_v;
+    address x;      /* (cols) */
+    address norm;   /* (cols) */
+    address q;      /* (rows_q) */
+    address k;      /* (n_ctx, rows_k) */
+    address v;      /* (n_ctx, rows_v) */
+    address angles; /* (n_rot / 2) vec2(cos, sin) or 0 */
+    address step;   /* struct step or 0 */
+    u32 rows_q;
+    u32 rows_k;
+    u32 rows_v;
+    u32 cols;
+    u32 head_dim;
+    u32 n_rot;
+    u32 kv_is_f16; /* k and v, or they are f32 */
+    f32 eps;
+};
+
+/* Of a single token: y[k] = silu(gate norm(x)) * (up norm(x)), by experts ids[k], or if there are none by `gate`, `up`.
+ */
+struct gate_up_args {
+    address gate; /* (rows, cols) quantized */
+    address up;
+    address experts; /* (n_experts) addresses of slots, or 0 */
+    address ids;     /* (n_used) u32 */
+    address x;       /* (cols) */
+    address norm;    /* (cols) */
+    address y;       /* (n_used, rows) */
+    u32 gate_offset; /* in the slot */
+    u32 up_offset;
+    u32 rows;
+    u32 cols;
+    f32 eps;
+};
+
+/* Of a single token: y += sum over k of probs[k] * W x[k], W at w_offset in the slot of expert ids[k]. */
+struct down_args {
+    address experts; /* (n_experts) addresses of slots */
+    address ids;     /* (n_used) u32 */
+    address probs;   /* (n_used) */
+    address x;       /* (n_used, cols) */
+    address y;       /* (rows) */
+    u32 w_offset;
+    u32 rows;
+    u32 cols;
+    u32 n_used;
+};
+
+/* Of a single token: logits = W norm(x), then what route_args says; norm(x) also goes to `normed` unless that is 0. */
+struct router_args {
+    address w;        /* (n_experts, cols) quantized */
+    address x;        /* (cols) */
+    address norm;     /* (cols) */
+    address normed;   /* (cols) in host memory, or 0 */
+    address logits;   /* (n_experts) */
+    address ids;      /* (n_used) u32 */
+    address probs;    /* (n_used) */
+    address host_ids; /* a second copy of ids in host memory, or 0 */
+    address counter;  /* u32: of workgroups that are done, 0 before and after */
+    u32 n_experts;
+    u32 cols;
+    u32 n_used;
+    f32 eps;
+};
+
+/*
+ * The same as matvec for many rows of x at once, a tile of columns a workgroup x. Dense: i from 0 to n. Experts: the
+ * tile's expert e and first column f are tiles[x], and its i are pairs[f], pairs[f + 1], ... before pairs[first[e +
+ * 1]]. Workgroup y's tile of rows is first_row_tile + y: a large product is several dispatches.
  */
 struct matmul_args {
     address w;
@@ -194,11 +268,13 @@ struct read_args {
 struct step {
     u32 n_past; /* tokens in the cache before this step */
     u32 n_tokens;
-    u32 unused[2];
+    u32 counter; /* of workgroups that are done, for the router */
+    u32 unused;
 };
 
 #ifndef SCORIA_GLSL
 static_assert(sizeof(struct matvec_args) <= 128, "push constants");
+static_assert(sizeof(struct qkv_args) <= 128, "push constants");
 static_assert(sizeof(struct matmul_args) <= 128, "push constants");
 static_assert(sizeof(struct rope_store_args) <= 128, "push constants");
 static_assert(sizeof(struct attention_args) <= 128, "push constants");

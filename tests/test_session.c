@@ -374,7 +374,7 @@ static void test_stats(void **state)
     assert_int_equal(stats.n_prefill_tokens, 0);
     assert_int_equal(stats.expert_hits + stats.expert_misses, 2 * spec.used);
     assert_true(stats.decode_seconds > 0 && stats.wait_seconds > 0 && stats.n_submits > 0);
-    assert_true(stats.n_dispatches > 20 && stats.n_barriers > 10 && stats.n_barriers <= stats.n_dispatches);
+    assert_true(stats.n_dispatches > 12 && stats.n_barriers > 10 && stats.n_barriers <= stats.n_dispatches);
 
     sc_session_reset_stats(session);
     trial_eval(&t, session, 39);
