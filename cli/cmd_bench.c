@@ -207,10 +207,9 @@ const struct command command_bench = {
     .usage = "-m MODEL [-p 512] [-n 128] [-d 0] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS], or\n       "
              "scoria bench --kernels [--shape NAME] [--type LIST] [-n 1,16,512] [-r 5] [-o md|csv|json]",
     .details =
-        "Every test starts with an empty context, or with one of -d tokens. t/s is the mean over the repetitions and "
-        "the standard deviation;\n"
-        "GB/s is what generation reads of the weights: the bytes that a token needs, times t/s; VRAM, RAM and disk "
-        "are\n"
+        "Every test starts with an empty context, or with one of -d tokens. t/s is the mean over the repetitions and\n"
+        "the standard deviation; GB/s is what generation reads of the weights: the bytes that a token needs, times\n"
+        "t/s; VRAM, RAM and disk are\n"
         "its parts, of which RAM also counts what is uploaded. % bound: the time that plain reading at the measured\n"
         "rates of the machine would take, of the time that it took. The default tests are shorter where the context "
         "is.\n"

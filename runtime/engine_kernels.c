@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "autotune.h"
 #include "engine.h"
 #include "findings.h"

@@ -83,6 +83,25 @@ struct sc_kernel_bench_params {
 /* Left out is what the device has no room for, or would need more than some seconds for. */
 bool sc_kernel_bench(const struct sc_kernel_bench_params *params, struct sc_error *e) SC_CHECK;
 
+/* What became of one way to compute something on a device. */
+enum sc_variant_state { SC_VARIANT_USED, SC_VARIANT_SPARE, SC_VARIANT_LACKS, SC_VARIANT_WRONG };
+
+struct sc_variant {
+    const char *family, *name; /* what is computed, and how; they live as long as the program */
+    enum sc_variant_state state;
+    bool is_tested; /* by the self-test, and right: SC_VARIANT_WRONG is what it is otherwise */
+    char why[160];  /* it is not used: a sentence's end, "needs ..."; or what it is used for; may be "" */
+};
+
+/*
+ * Opens the device of this index and sets *variants to *n entries that the caller frees with free(), those of a family
+ * one after another, the fastest by the table first. What will be used is tested unless that was done at an earlier
+ * start (cache_dir as in sc_engine_params); test_all tests everything that the device can run, and anew. A device that
+ * computes something wrongly whatever the variant is an error.
+ */
+bool sc_device_variants(uint32_t index, const char *cache_dir, bool test_all, struct sc_variant **variants, size_t *n,
+                        struct sc_error *e) SC_CHECK;
+
 /* ---- engine ---- */
 
 enum sc_log_level { SC_LOG_ERROR, SC_LOG_WARNING, SC_LOG_INFO, SC_LOG_DEBUG };

@@ -64,9 +64,10 @@ const struct variant *variant_of(const struct gpu *gpu, enum family family, enum
     if (gpu->choices.forced[family])
         return &variants[gpu->choices.forced[family] - 1];
     const struct findings *f = &gpu->choices.findings;
+    const enum family timed = family > FAMILY_MATMUL ? FAMILY_MATVEC : family; /* of fused kernels, their pieces were */
     for (uint32_t k = 0; k < f->n_tuned && !gpu->choices.ignores_tuned; k++) {
         const struct tuned *t = &f->tuned[k];
-        if (t->family == family && t->type == type && t->rows == rows && t->cols == cols &&
+        if (t->family == timed && t->type == type && t->rows == rows && t->cols == cols &&
             variant_is_usable(gpu, family, t->variant, type))
             return &variants[t->variant];
     }
