@@ -47,31 +47,21 @@ static void list_features(char *out, const struct sc_device_info *d)
         strcpy(out, "none");
 }
 
-/* The family of kernels that multiply by weights, and why this one: as by_rows of runtime/ops.c chooses. */
-static const char *kernels(const struct sc_device_info *d, char reason[CELL_SIZE])
-{
-    bool is_cpu = d->kind == SC_DEVICE_CPU, is_wide = d->min_subgroup_size >= 8;
+/* A device, and what became of each of its kernels. */
+struct listed {
+    struct sc_device_info info;
+    struct sc_variant *variants; /* owned; none where the device cannot be used */
+    size_t n;
+    char unusable[500]; /* why it cannot; "" if it can */
+};
 
-    if (*d->unusable) {
-        snprintf(reason, CELL_SIZE, "%s", d->unusable);
-        return "none";
-    }
-    if (is_cpu && is_wide && d->has_ballot) {
-        snprintf(reason, CELL_SIZE,
-                 "a processor is fastest when each of its lanes has rows of its own, and subgroups of %" PRIu32
-                 " lanes can broadcast among 8",
-                 d->min_subgroup_size);
-        return "rows";
-    }
-    if (!is_cpu)
-        snprintf(reason, CELL_SIZE, "the family for GPUs; the features select no other in this version");
-    else if (!is_wide)
-        snprintf(reason, CELL_SIZE,
-                 "those for processors (rows) need subgroups of 8 lanes or more, and this one may have %" PRIu32,
-                 d->min_subgroup_size);
-    else
-        snprintf(reason, CELL_SIZE, "those for processors (rows) need broadcasts within a subgroup (ballot)");
-    return "base";
+/* What a device uses for the most: the first of its families. */
+static const char *kernels(const struct listed *d)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (d->variants[i].state == SC_VARIANT_USED)
+            return d->variants[i].name;
+    return "none";
 }
 
 static void version(char *out, uint32_t v)
@@ -79,9 +69,10 @@ static void version(char *out, uint32_t v)
     snprintf(out, CELL_SIZE, "%u.%u.%u", (v >> 22) & 0x7f, (v >> 12) & 0x3ff, v & 0xfff);
 }
 
-static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct sc_device_info *d)
+static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct listed *listed)
 {
-    char bytes[32], reason[CELL_SIZE];
+    const struct sc_device_info *d = &listed->info;
+    char bytes[32];
 
     snprintf(cells[COLUMN_INDEX], CELL_SIZE, "%" PRIu32, d->index);
     snprintf(cells[COLUMN_NAME], CELL_SIZE, "%s", d->name);
@@ -94,11 +85,48 @@ static void fill(char cells[N_COLUMNS][CELL_SIZE], const struct sc_device_info *
     else
         snprintf(cells[COLUMN_SUBGROUP], CELL_SIZE, "%" PRIu32 " (%" PRIu32 "-%" PRIu32 ")", d->subgroup_size,
                  d->min_subgroup_size, d->max_subgroup_size);
-    snprintf(cells[COLUMN_KERNELS], CELL_SIZE, "%s", kernels(d, reason));
+    snprintf(cells[COLUMN_KERNELS], CELL_SIZE, "%s", kernels(listed));
     list_features(cells[COLUMN_FEATURES], d);
 }
 
-static void print_table(const struct sc_device_info *devices, size_t n)
+static const char *state_word(const struct sc_variant *v)
+{
+    static const char *const words[] = {[SC_VARIANT_USED] = "used",
+                                        [SC_VARIANT_SPARE] = "spare",
+                                        [SC_VARIANT_LACKS] = "lacks",
+                                        [SC_VARIANT_WRONG] = "wrong"};
+    return words[v->state];
+}
+
+static const char *test_word(const struct sc_variant *v)
+{
+    return v->state == SC_VARIANT_WRONG ? "failed" : v->is_tested ? "passed" : "-";
+}
+
+/* What is used, and what would come before it; everything with `all`. */
+static void print_kernels(const struct listed *d, bool all)
+{
+    enum { FAMILY, KERNEL, STATE, TEST, WHY, N };
+    struct column columns[N] = {
+        {"family", 0, false}, {"kernel", 0, false}, {"", 0, false}, {"self-test", 0, false}, {"", 0, false}};
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass)
+            table_header(TABLE_PLAIN, columns, N);
+        for (size_t i = 0, used = 0; i < d->n; i++) {
+            const struct sc_variant *v = &d->variants[i];
+            const char *row[N] = {v->family, v->name, state_word(v), test_word(v), v->why};
+            used = i && strcmp(v->family, v[-1].family) == 0 ? used : 0;
+            const bool is_shown = all || !used || v->state == SC_VARIANT_USED || v->state == SC_VARIANT_WRONG;
+            used += v->state == SC_VARIANT_USED;
+            for (int c = 0; is_shown && !pass && c < WHY; c++)
+                column_fit(&columns[c], row[c]);
+            if (is_shown && pass)
+                table_row(TABLE_PLAIN, columns, N, row);
+        }
+    }
+}
+
+static void print_table(const struct listed *devices, size_t n, bool all)
 {
     struct column columns[N_COLUMNS] = {
         [COLUMN_INDEX] = {"index", 0, true},        [COLUMN_NAME] = {"name", 0, false},
@@ -107,7 +135,7 @@ static void print_table(const struct sc_device_info *devices, size_t n)
         [COLUMN_SUBGROUP] = {"subgroup", 0, false}, [COLUMN_KERNELS] = {"kernels", 0, false},
         [COLUMN_FEATURES] = {"features", 0, false},
     };
-    char cells[N_COLUMNS][CELL_SIZE], reason[CELL_SIZE];
+    char cells[N_COLUMNS][CELL_SIZE];
     const char *row[N_COLUMNS];
     bool has_cpu = false;
 
@@ -117,18 +145,19 @@ static void print_table(const struct sc_device_info *devices, size_t n)
         fill(cells, &devices[i]);
         for (int c = 0; c < N_COLUMNS; c++)
             column_fit(&columns[c], cells[c]);
-        has_cpu = has_cpu || devices[i].kind == SC_DEVICE_CPU;
+        has_cpu = has_cpu || devices[i].info.kind == SC_DEVICE_CPU;
     }
     table_header(TABLE_PLAIN, columns, N_COLUMNS);
     for (size_t i = 0; i < n; i++) {
         fill(cells, &devices[i]);
         table_row(TABLE_PLAIN, columns, N_COLUMNS, row);
     }
-    output_printf("\n");
     for (size_t i = 0; i < n; i++) {
-        const char *family = kernels(&devices[i], reason);
-        output_printf("driver of %" PRIu32 ": %s\n", devices[i].index, devices[i].driver);
-        output_printf("kernels of %" PRIu32 ": %s, because %s\n", devices[i].index, family, reason);
+        output_printf("\ndriver of %" PRIu32 ": %s\n", devices[i].info.index, devices[i].info.driver);
+        if (*devices[i].unusable)
+            output_printf("%" PRIu32 " cannot be used: %s\n", devices[i].info.index, devices[i].unusable);
+        else
+            print_kernels(&devices[i], all);
     }
     if (has_cpu)
         output_printf("\nA device of kind cpu is a Vulkan driver that computes on the CPU. Scoria takes one only when "
@@ -136,10 +165,27 @@ static void print_table(const struct sc_device_info *devices, size_t n)
                       "(--device) or when there is no other.\n");
 }
 
-static json_t *to_json(const struct sc_device_info *d)
+static json_t *variants_to_json(const struct listed *d)
 {
-    char api[CELL_SIZE], reason[CELL_SIZE];
-    const char *family = kernels(d, reason);
+    json_t *list = json_array();
+    for (size_t i = 0; i < d->n; i++) {
+        const struct sc_variant *v = &d->variants[i];
+        json_t *one = json_object();
+        json_put(one, "family", json_word(v->family));
+        json_put(one, "name", json_word(v->name));
+        json_put(one, "state", json_word(state_word(v)));
+        json_put(one, "self_test",
+                 v->state == SC_VARIANT_WRONG || v->is_tested ? json_word(test_word(v)) : json_null());
+        json_put(one, "why", json_word(*v->why ? v->why : NULL));
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
+static json_t *to_json(const struct listed *listed)
+{
+    const struct sc_device_info *d = &listed->info;
+    char api[CELL_SIZE];
     json_t *device = json_object();
 
     version(api, d->api_version);
@@ -163,11 +209,19 @@ static json_t *to_json(const struct sc_device_info *d)
     json_put(device, "integer_dot", json_boolean(d->has_integer_dot));
     json_put(device, "cooperative_matrix", json_boolean(d->matrix_shapes));
     json_put(device, "transfer_queue", json_boolean(d->has_transfer_queue));
-    json_put(device, "kernels", json_word(family));
-    json_put(device, "kernels_reason", json_word(reason));
-    json_put(device, "usable", json_boolean(!*d->unusable));
-    json_put(device, "unusable", json_word(*d->unusable ? d->unusable : NULL));
+    json_put(device, "kernels", variants_to_json(listed));
+    json_put(device, "usable", json_boolean(!*listed->unusable));
+    json_put(device, "unusable", json_word(*listed->unusable ? listed->unusable : NULL));
     return device;
+}
+
+static void look_at(struct listed *d, bool test_all)
+{
+    struct sc_error e = {0};
+
+    snprintf(d->unusable, sizeof d->unusable, "%s", d->info.unusable);
+    if (!*d->unusable && !sc_device_variants(d->info.index, NULL, test_all, &d->variants, &d->n, &e))
+        snprintf(d->unusable, sizeof d->unusable, "%s", e.text);
 }
 
 static int run(const struct options *o)
@@ -178,27 +232,41 @@ static int run(const struct options *o)
 
     if (!sc_devices(&devices, &n_devices, &e))
         return engine_failed(&e);
-    if (o->json) {
-        json_t *list = json_array();
-        for (size_t i = 0; i < n_devices; i++)
-            json_array_append_new(list, to_json(&devices[i]));
-        output_json(list);
-    } else {
-        print_table(devices, n_devices);
+    struct listed *list = calloc(n_devices, sizeof *list);
+    if (!list) {
+        free(devices);
+        (void)sc_fail_memory(&e, "the list of devices");
+        return engine_failed(&e);
     }
+    for (size_t i = 0; i < n_devices; i++) {
+        list[i].info = devices[i];
+        look_at(&list[i], o->self_test);
+    }
+    if (o->json) {
+        json_t *json = json_array();
+        for (size_t i = 0; i < n_devices; i++)
+            json_array_append_new(json, to_json(&list[i]));
+        output_json(json);
+    } else {
+        print_table(list, n_devices, o->self_test);
+    }
+    for (size_t i = 0; i < n_devices; i++)
+        free(list[i].variants);
+    free(list);
     free(devices);
     return EXIT_OK;
 }
 
-static const enum option_id options[] = {OPTION_JSON};
+static const enum option_id options[] = {OPTION_SELF_TEST, OPTION_JSON};
 
 const struct command command_devices = {
     .name = "devices",
     .summary = "list the Vulkan devices and what they can do",
-    .usage = "[--json]",
+    .usage = "[--self-test] [--json]",
     .details =
-        "kernels: the family that runs there (rows: for processors, base: for every device, none: it cannot be used),\n"
-        "with the reason below the table. features: what the device has beyond what every family needs.\n",
+        "Below the table: which kernel each family got (used), and why not those that would be faster by the table. A\n"
+        "self-test computes known answers with what will be used; its result is kept for the device and its driver.\n"
+        "features: what the device has beyond what every kernel needs.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
     .run = run,

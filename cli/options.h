@@ -63,6 +63,7 @@ enum option_id {
     OPTION_NO_AUTOTUNE,
     OPTION_NO_HOT_SET,
     OPTION_ROUTING_TRACE,
+    OPTION_SELF_TEST,
     OPTION_JSON,
     OPTION_LOG_LEVEL,
     OPTION_HELP,
@@ -91,7 +92,7 @@ struct options {
     uint64_t vram_bytes, ram_bytes; /* 0: not given */
     /* enums: sc_kv_type, sc_cpu_experts, sc_activations, sc_log_level, option_format */
     int kv, cpu_experts, activations, log_level, format;
-    bool no_mmap, mlock, synthetic, kernels, no_autotune, no_hot_set;
+    bool no_mmap, mlock, synthetic, kernels, self_test, no_autotune, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, bench_depth, tokens;
