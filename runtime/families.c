@@ -46,6 +46,13 @@ static uint32_t matmul_roundings(const struct variant *v, uint32_t cols)
     return 1 + (cols - 1);
 }
 
+/* Products of halves are exact in fp32; an addition for each column, which matrix units may cut instead of round. */
+static uint32_t matmul_cm_roundings(const struct variant *v, uint32_t cols)
+{
+    (void)v;
+    return 2 * cols;
+}
+
 /* The product, 3 additions in a quad's dot, one of two quads, two for each part but the very first. */
 static uint32_t matmul_rows_roundings(const struct variant *v, uint32_t cols)
 {
@@ -125,6 +132,12 @@ static const struct variant matmul_few[] = {
     {.name = "16 lanes", MATMUL_FEW(16)},
 };
 
+/* Subgroups of so many lanes, 128 threads in all, share the pieces of 64 x 64. */
+#define MATMUL_CM(size, lanes) \
+    .kernel = KERNEL_MATMUL_CM##size##_F32, .subgroup_size = lanes, \
+    .constants = {[CONSTANT_FRAGMENTS] = (64 / size) * (64 / size) * lanes / 128}, .tile_rows = 64, \
+    .tile_columns = 64, .rounding = ROUNDS_TO_F16, .roundings = matmul_cm_roundings
+
 static const struct variant matmul[] = {
     {.name = "a row a lane",
      .kernel = KERNEL_MATMUL_ROWS_F32,
@@ -132,6 +145,9 @@ static const struct variant matmul[] = {
      .tile_columns = 8,
      .needs = NEEDS_OF_ROWS,
      .roundings = matmul_rows_roundings},
+    {.name = "matrices of 16, 32 lanes", MATMUL_CM(16, 32), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
+    {.name = "matrices of 16, 64 lanes", MATMUL_CM(16, 64), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
+    {.name = "matrices of 8, 8 lanes", MATMUL_CM(8, 8), .needs = NEEDS_FP16 | NEEDS_MATRIX_8X8X8},
     {.name = "tiles", .kernel = KERNEL_MATMUL_F32, .tile_rows = 64, .tile_columns = 32, .roundings = matmul_roundings},
 };
 

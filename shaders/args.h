@@ -25,7 +25,8 @@
 #define CONSTANT_LANES 0     /* threads that share a row of a matrix-vector product */
 #define CONSTANT_MAGIC 1     /* 1: bytes become floats by their place in a float's bits, not by conversion */
 #define CONSTANT_IS_NORMED 2 /* 1: what a kernel would apply an RMSNorm to is its result already */
-#define N_CONSTANTS 3
+#define CONSTANT_FRAGMENTS 3 /* cooperative matrices that a subgroup sums up */
+#define N_CONSTANTS 4
 
 /* y[token] = row tokens[token] of w, expanded. */
 struct embed_args {

@@ -22,6 +22,14 @@ double reference_dot_bound(struct sum s, uint32_t n, uint32_t roundings)
     return roundings * OP_EPS / 2 * OP_SECOND_ORDER * s.magnitude + flushed;
 }
 
+double reference_half_bound(struct sum s, const float *w, uint32_t n)
+{
+    double w_magnitude = 0;
+    for (uint32_t i = 0; i < n; i++)
+        w_magnitude += fabs((double)w[i]);
+    return OP_SECOND_ORDER * (2 * s.magnitude / 1024 + (s.x_magnitude + w_magnitude) / (1 << 24));
+}
+
 /*
  * The sum of squares: one rounding a square, at most ceil(cols / 64) - 1 additions in a thread and 63 among the 64
  * threads in whatever order. Its error halves under the root; then the mean's division (2.5 ulp), eps (1/2), the root

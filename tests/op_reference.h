@@ -24,6 +24,10 @@ struct sum reference_dot(const float *w, const float *x, uint32_t n);
 /* The bound of a sum of n products whose terms each go through so many roundings. */
 double reference_dot_bound(struct sum s, uint32_t n, uint32_t roundings);
 
+/* What is added to it where the weights and x are halves: off by 2^-10 of their size, or 2^-24 if they are subnormal.
+ */
+double reference_half_bound(struct sum s, const float *w, uint32_t n);
+
 struct bounded {
     double value, bound;
 };

@@ -86,7 +86,10 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
                 const struct sum want =
                     reference_dot(weights + (size_t)row * c.cols, op_floats(d, x) + from * c.cols, c.cols);
                 op_judge_value(j, i, row, (double)op_floats(d, y)[i * c.rows + row], want.value,
-                               reference_dot_bound(want, c.cols, v->roundings(v, c.cols)));
+                               reference_dot_bound(want, c.cols, v->roundings(v, c.cols)) +
+                                   (v->rounding == ROUNDS_TO_F16
+                                        ? reference_half_bound(want, weights + (size_t)row * c.cols, c.cols)
+                                        : 0));
             }
     }
     free(weights);
@@ -112,8 +115,11 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
             const struct expert_case c = op_expert_cases[k];
             if (family_of(c) == family && op_type_has_columns(&types[i], c.cols) &&
                 op_takes_case(d, family, variant, types[i].type, k) &&
-                op_use_variant(d, family, variant, types[i].type))
-                check_case(&judge, d, v, &types[i], c, (enum op_fill)((i + k) % OP_N_FILLS), 1000 * k + i);
+                op_use_variant(d, family, variant, types[i].type)) {
+                const enum op_fill fill = (enum op_fill)((i + k) % OP_N_FILLS);
+                const bool fits = v->rounding == ROUNDS_NOTHING || fill != OP_FILL_LARGE; /* in halves */
+                check_case(&judge, d, v, &types[i], c, fits ? fill : OP_FILL_RANDOM, 1000 * k + i);
+            }
         }
     if (judge.n_cases)
         op_judge_report(&judge, "expert_linear, %s, %s", family_names[family], v->name);

@@ -23,7 +23,7 @@
 void __real_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
 void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
 
-enum { MAX_WRONG = 64, OP_FADD = 129, OP_FSUB = 131 };
+enum { MAX_WRONG = 64, OP_NOP = 0, OP_COPY = 83, OP_FADD = 129, OP_FSUB = 131, OP_MATRIX_MUL_ADD = 4459 };
 
 static struct {
     struct program wrong[MAX_WRONG]; /* these are miscompiled */
@@ -55,7 +55,7 @@ static bool is_wrong(const VkComputePipelineCreateInfo *info)
     return false;
 }
 
-/* The last module, with all sums of floats become differences. */
+/* The last module, with all sums of floats become differences, and matrices that do not add to their sums. */
 static VkShaderModule wrong_module(VkDevice d)
 {
     const struct kernel_info *info = &kernel_infos[driver.kernel];
@@ -65,6 +65,13 @@ static VkShaderModule wrong_module(VkDevice d)
     for (size_t i = 5; i < info->spirv_size_bytes / 4; i += words[i] >> 16)
         if ((words[i] & 0xffff) == OP_FADD) {
             words[i] = (words[i] & 0xffff0000) | OP_FSUB;
+            n++;
+        } else if ((words[i] & 0xffff) == OP_MATRIX_MUL_ADD) {
+            const uint32_t length = words[i] >> 16, sum = words[i + 5];
+            words[i] = 4u << 16 | OP_COPY;
+            words[i + 3] = sum;
+            for (uint32_t k = 4; k < length; k++)
+                words[i + k] = 1u << 16 | OP_NOP;
             n++;
         }
     assert_true(n > 0);
