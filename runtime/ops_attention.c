@@ -6,6 +6,8 @@
 
 enum {
     ATTENTION_ROWS = 8, /* queries of a workgroup, as in attention.comp */
+    TILE_ROWS = 32,     /* and in attention_tile.comp, by so many threads */
+    TILE_THREADS = 128,
     MAX_HEAD_DIM = 256,
 };
 
@@ -54,12 +56,19 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q, stru
              q.rows, 1, reads(k), reads(v), reads(angles), reads(step), writes(q), writes(kv.k), writes(kv.v));
 }
 
-/* Processors do best with broadcasts, as in matmul_rows. */
-static enum kernel attention_kernel(const struct gpu *gpu, enum sc_type kv_type)
+/* Processors do best with broadcasts, as in matmul_rows; GPUs with large tiles where the queries fill one. */
+static struct program choose(const struct gpu *gpu, uint32_t n_queries, uint32_t n_pieces, uint32_t head_dim)
 {
     const struct sc_device_info *d = &gpu->info;
-    const bool broadcasts = d->kind == SC_DEVICE_CPU && d->min_subgroup_size >= 8 && d->has_ballot;
-    return kernel_of_type(broadcasts ? KERNEL_ATTENTION_BROADCAST_F32 : KERNEL_ATTENTION_F32, kv_type);
+    if (d->kind == SC_DEVICE_CPU && d->min_subgroup_size >= 8 && d->has_ballot)
+        return (struct program){.kernel = KERNEL_ATTENTION_BROADCAST_F32};
+    if (n_queries < TILE_ROWS || n_pieces > 1)
+        return (struct program){.kernel = KERNEL_ATTENTION_F32};
+    const uint32_t n_sharers = TILE_THREADS / (head_dim / 4);
+    uint32_t sums = 2; /* powers of two: fewer kernels to compile */
+    while (sums * n_sharers < TILE_ROWS)
+        sums *= 2;
+    return (struct program){.kernel = KERNEL_ATTENTION_TILE_F32, .constants = {[CONSTANT_SUMS] = sums}};
 }
 
 uint32_t attention_tiles(uint32_t n, struct heads h)
@@ -73,7 +82,8 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
     const bool heads_fit = h.dim > 0 && h.dim <= MAX_HEAD_DIM && h.n_kv > 0 && h.n % h.n_kv == 0;
     if (!shapes_fit(c, heads_fit && q.rows > 0 && kv_fits(kv, h), "op_attention"))
         return;
-    const uint32_t tiles = attention_tiles(q.rows, h), room = partial.rows / (q.rows * h.n);
+    uint32_t tiles = attention_tiles(q.rows, h);
+    const uint32_t room = partial.rows / (q.rows * h.n);
     const uint32_t n_pieces = room > ATTENTION_MAX_PIECES ? ATTENTION_MAX_PIECES : room > 1 ? room : 1;
     const bool fit = y.rows == q.rows && y.cols == q.cols && q.cols == h.n * h.dim &&
                      (n_pieces == 1 || (partial.cols == h.dim + 4 && done.cols >= tiles * h.n_kv));
@@ -97,6 +107,11 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
         .window = h.window ? h.window : UINT32_MAX,
         .scale = 1 / sqrtf((float)h.dim),
     };
-    DISPATCH(c, attention_kernel(c->gpu, kv.k.type), &args, tiles, h.n_kv, n_pieces, reads(q), reads(kv.k), reads(kv.v),
-             reads(step), writes(partial), writes(done), writes(y));
+    const uint32_t n_queries = q.rows * (h.n / h.n_kv); /* of a KV head */
+    struct program program = choose(c->gpu, n_queries, n_pieces, h.dim);
+    if (program.kernel == KERNEL_ATTENTION_TILE_F32)
+        tiles = groups(n_queries, TILE_ROWS);
+    program.kernel = kernel_of_type(program.kernel, kv.k.type);
+    DISPATCH_PROGRAM(c, program, &args, tiles, h.n_kv, n_pieces, reads(q), reads(kv.k), reads(kv.v), reads(step),
+                     writes(partial), writes(done), writes(y));
 }

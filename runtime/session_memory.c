@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "session_memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -208,9 +209,10 @@ static bool init_kv(struct session_memory *s, const struct config *c, uint32_t n
 {
     struct place *places = calloc(2 * (size_t)c->n_layers, sizeof(*places));
     s->kv = calloc(c->n_layers, sizeof(*s->kv));
-    bool ok = (places && s->kv) || sc_fail_memory(e, "the KV cache");
-    ok = ok && place_kv(&s->kv_slabs, c, n_ctx, kv_type, places, e) &&
-         slabs_allocate(&s->kv_slabs, s->gpu, "the KV cache", e);
+    char what[48];
+    snprintf(what, sizeof(what), "the KV cache of %u tokens", n_ctx);
+    bool ok = (places && s->kv) || sc_fail_memory(e, what);
+    ok = ok && place_kv(&s->kv_slabs, c, n_ctx, kv_type, places, e) && slabs_allocate(&s->kv_slabs, s->gpu, what, e);
     for (uint32_t l = 0; l < c->n_layers && ok; l++) {
         s->kv[l].k = s->kv[l].v = kv_shape(c, n_ctx, kv_type);
         s->kv[l].k.address = slabs_address(&s->kv_slabs, places[2 * l]);

@@ -115,11 +115,11 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
  *
  * - exp(s_j - m), m the maximum so far: 3 + 2.5|s_j - m|. When the maximum grows the sums shrink by exp(m - m'), once
  *   more where splits are merged: 3 + 2.5|m - m'|, and 1/2 for the product. The differences add up to |s_j - M|, so in
- *   all 3 + 2.5|s_j - M|, and 3.5 for each step of 64 positions and for the merge.
+ *   all 3 + 2.5|s_j - M|, and 3.5 for each step of 32 positions or 64 and for the merge.
  *
  * - The numerator: one rounding a product, one addition a position of the split, whoever adds it, one a split.
  *
- * - The denominator: 8 additions in a thread and 8 for each step of 64, one a split. The quotient: 2.5.
+ * - The denominator: 8 additions in a thread and at most 8 for each step, one a split. The quotient: 2.5.
  */
 void reference_attention(struct bounded *y, const float *q, const float *k, const float *v, struct attention_shape s,
                          uint32_t t, uint32_t n_tokens, uint32_t head)
@@ -127,9 +127,9 @@ void reference_attention(struct bounded *y, const float *q, const float *k, cons
     const uint32_t dim = s.head_dim, n = s.n_past + t + 1, kv_head = head / (s.n_heads / s.n_kv_heads);
     const uint32_t first = s.window && n > s.window ? n - s.window : 0, all = s.n_past + n_tokens;
     const uint32_t share = ((all + s.n_splits - 1) / s.n_splits + 63) / 64 * 64, per_split = share < 128 ? 128 : share;
-    const uint32_t in_split = per_split < n ? per_split : n, steps = (in_split + 63) / 64, merges = s.n_splits > 1;
+    const uint32_t in_split = per_split < n ? per_split : n, steps = (in_split + 31) / 32, merges = s.n_splits > 1;
     const double scale = 1 / sqrt((double)dim), score_ulps = (1 + 3 + dim / 4.0 + 1) * 0.5 + 1;
-    static double score[1 << 16], wrong[1 << 16]; /* the scores; their weights' relative errors, in ulps */
+    static double score[1 << 17], wrong[1 << 17]; /* the scores; their weights' relative errors, in ulps */
     double best = -INFINITY, sum = 0, sum_wrong = 0;
     q += ((uint64_t)t * s.n_heads + head) * dim;
 

@@ -179,10 +179,45 @@ static void test_decode(void **state)
     trial_finish(&t);
 }
 
+/*
+ * Positions that 16 bits do not count. A window makes so long a prompt, and its reference, cheap; test_ops_attention
+ * sees as far without one.
+ */
+static void test_long_context(void **state)
+{
+    (void)state;
+    enum { N = 66000, N_CHECKED = 60 };
+    struct trial t;
+    trial_init(&t, "long context",
+               &(struct model_spec){.type = "f32",
+                                    .d = 16,
+                                    .ff = 16,
+                                    .heads = 2,
+                                    .layers = 1,
+                                    .dense = true,
+                                    .vocab = 259,
+                                    .window = 40,
+                                    .n_ctx = 70000,
+                                    .seed = 90},
+               N);
+    struct sc_engine *engine = trial_engine(&t, (struct sc_engine_params){.n_ctx = 70000, .kv_type = SC_KV_F32});
+    struct sc_session *session = trial_session(&t, engine);
+    struct sc_error e = {0};
+    if (!sc_session_eval(session, t.tokens, N - N_CHECKED, NULL, 0, &e))
+        fail_msg("%s", e.text);
+    trial_eval(&t, session, N_CHECKED - 5);
+    trial_decode(&t, session, 5);
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+    worst_kl[KV_F32] = fmax(worst_kl[KV_F32], t.worst_kl);
+    trial_finish(&t);
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[N_CASES + 2] = {[N_CASES] = cmocka_unit_test(test_prompts),
-                                            [N_CASES + 1] = cmocka_unit_test(test_decode)};
+    struct CMUnitTest tests[N_CASES + 3] = {[N_CASES] = cmocka_unit_test(test_prompts),
+                                            [N_CASES + 1] = cmocka_unit_test(test_decode),
+                                            [N_CASES + 2] = cmocka_unit_test(test_long_context)};
     for (size_t i = 0; i < N_CASES; i++)
         tests[i] = (struct CMUnitTest){
             .name = cases[i].name, .test_func = test_case, .initial_state = (void *)(uintptr_t)&cases[i]};

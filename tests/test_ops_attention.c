@@ -51,16 +51,30 @@ static void check_case(struct op_judge *j, struct op_device *d, struct attention
     free(v);
 }
 
+static void check_type(struct op_device *d, enum sc_type type)
+{
+    struct op_judge judge = {0};
+    for (size_t i = 0; i < op_n_attention_cases; i++)
+        if (op_kv_has_heads(type, op_attention_cases[i].head_dim))
+            check_case(&judge, d, op_attention_cases[i], type, 1 + i);
+    op_judge_report(&judge, "attention, %s cache, %s broadcasts", sc_type_name(type),
+                    d->gpu->info.has_ballot ? "with" : "without");
+}
+
 static void test_types(void **state)
 {
+    for (uint32_t t = 0; t < OP_N_KV_TYPES; t++)
+        check_type(*state, op_kv_types[t]);
+}
+
+/* What processors run otherwise: the kernels of GPUs. Of one type only, since compiling them takes longest. */
+static void test_without_broadcasts(void **state)
+{
     struct op_device *d = *state;
-    for (uint32_t t = 0; t < OP_N_KV_TYPES; t++) {
-        struct op_judge judge = {0};
-        for (size_t i = 0; i < op_n_attention_cases; i++)
-            if (op_kv_has_heads(op_kv_types[t], op_attention_cases[i].head_dim))
-                check_case(&judge, d, op_attention_cases[i], op_kv_types[t], 1 + i);
-        op_judge_report(&judge, "attention, %s cache", sc_type_name(op_kv_types[t]));
-    }
+    const bool has_ballot = d->gpu->info.has_ballot;
+    d->gpu->info.has_ballot = false;
+    check_type(d, SC_F16);
+    d->gpu->info.has_ballot = has_ballot;
 }
 
 /* One query over every length up to three steps of 64, and every number of splits up to 5. */
@@ -83,12 +97,28 @@ static void test_sharp(void **state)
     op_judge_report(&judge, "attention, sharp");
 }
 
+/* Deeper than 16 bits count, in decode and in a prompt, with all pieces and with one. */
+static void test_deep(void **state)
+{
+    static const struct attention_case cases[] = {
+        {4, 2, 32, 1, 69999, ATTENTION_MAX_PIECES, 1, 0},
+        {2, 1, 32, 1, 65536, 1, 8, 0},
+        {3, 1, 32, 5, 66000, 7, 4, 0},
+        {2, 1, 32, 9, 68000, 2, 1, 66000},
+    };
+    struct op_judge judge = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (uint32_t t = 0; t < OP_N_KV_TYPES; t++)
+            check_case(&judge, *state, cases[i], op_kv_types[t], 600 + i);
+    op_judge_report(&judge, "attention, deep");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_every_length),
-        cmocka_unit_test(test_sharp),
+        cmocka_unit_test(test_types),        cmocka_unit_test(test_without_broadcasts),
+        cmocka_unit_test(test_every_length), cmocka_unit_test(test_sharp),
+        cmocka_unit_test(test_deep),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }
