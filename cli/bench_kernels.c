@@ -35,7 +35,7 @@ struct kernel_table {
 };
 
 static const struct column columns[N_COLUMNS] = {
-    [COLUMN_SHAPE] = {"shape", 7, false},   [COLUMN_OP] = {"op", 11, false},     [COLUMN_TYPE] = {"type", 6, false},
+    [COLUMN_SHAPE] = {"shape", 7, false},   [COLUMN_OP] = {"op", 16, false},     [COLUMN_TYPE] = {"type", 6, false},
     [COLUMN_SIZE] = {"size", 22, false},    [COLUMN_TOKENS] = {"n", 4, true},    [COLUMN_TIME] = {"us", 9, true},
     [COLUMN_BANDWIDTH] = {"GB/s", 7, true}, [COLUMN_PEAK] = {"% peak", 0, true}, [COLUMN_FLOPS] = {"GFLOP/s", 8, true},
 };

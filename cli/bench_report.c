@@ -143,6 +143,8 @@ static json_t *to_json(const struct bench_report *b, const struct bench_result *
     json_put(result, "expert_hits", json_count(s.expert_hits));
     json_put(result, "expert_misses", json_count(s.expert_misses));
     json_put(result, "expert_host_runs", json_count(s.expert_host_runs));
+    json_put(result, "dispatches_per_token", json_count(s.n_dispatches));
+    json_put(result, "barriers_per_token", json_count(s.n_barriers));
     json_put(result, "n_slots", json_count(p->n_slots));
     json_put(result, "n_experts_total", json_count(p->n_experts_total));
     return result;

@@ -142,6 +142,28 @@ static void linear(struct kernel_trial *t, uint32_t rows, uint32_t cols)
     op_linear(t->commands, value(t, t->n, rows), matrix(t, rows, cols), value(t, t->n, cols));
 }
 
+/* The scratch is for devices whose kernels take the norm apart. */
+static struct norm norm_of(struct kernel_trial *t)
+{
+    const struct norm norm = {
+        .w = value(t, 1, t->shape->n_embd), .eps = 1e-5f, .scratch = value(t, 1, t->shape->n_embd)};
+    t->bytes -= (double)tensor_size_bytes(&norm.scratch);
+    return norm;
+}
+
+static void record_qkv(struct kernel_trial *t)
+{
+    const struct kernel_shape *s = t->shape;
+    const struct heads h = heads(s);
+    const uint32_t kv_rows = h.n_kv * h.dim;
+    const struct tensor none = {.type = SC_F32, .rows = 1, .cols = kv_rows}; /* this cache's type has a fused store */
+    const struct tensor w[3] = {matrix(t, h.n * h.dim, s->n_embd), matrix(t, kv_rows, s->n_embd),
+                                matrix(t, kv_rows, s->n_embd)};
+    const struct tensor q = value(t, 1, h.n * h.dim), x = value(t, 1, s->n_embd), angles = value(t, 1, h.n_rot);
+    op_qkv(t->commands, cache(t, 1), q, none, none, w, x, norm_of(t), angles, t->step, h);
+    describe(t, h.n * h.dim + 2 * kv_rows, s->n_embd);
+}
+
 static void record_attn_q(struct kernel_trial *t)
 {
     linear(t, t->shape->n_heads * t->shape->head_dim, t->shape->n_embd);
@@ -186,6 +208,14 @@ static void record_router(struct kernel_trial *t)
     linear(t, t->shape->n_experts, t->shape->n_embd);
 }
 
+static void record_fused_router(struct kernel_trial *t)
+{
+    const struct kernel_shape *s = t->shape;
+    const struct tensor none = {0}, w = matrix(t, s->n_experts, s->n_embd);
+    const struct tensor logits = value(t, 1, s->n_experts), x = value(t, 1, s->n_embd);
+    op_router(t->commands, routing(t), logits, w, x, norm_of(t), none);
+}
+
 static void record_route(struct kernel_trial *t)
 {
     op_route(t->commands, routing(t), value(t, t->n, t->shape->n_experts));
@@ -211,6 +241,27 @@ static void record_expert_down(struct kernel_trial *t)
     const struct expert_tensor w = expert(t, DOWN);
     const uint32_t n_pairs = t->n * t->shape->n_used;
     op_expert_linear(t->commands, value(t, n_pairs, w.rows), w, value(t, n_pairs, w.cols), t->routing);
+}
+
+static void record_expert_gate_up(struct kernel_trial *t)
+{
+    const struct expert_tensor gate = expert(t, GATE), up = expert(t, UP);
+    const struct tensor y = value(t, t->shape->n_used, gate.rows), x = value(t, 1, gate.cols);
+    op_expert_gate_up(t->commands, y, gate, up, x, norm_of(t), t->routing);
+}
+
+static void record_merged_down(struct kernel_trial *t)
+{
+    const struct expert_tensor w = expert(t, DOWN);
+    const struct tensor x = value(t, 1, w.rows), y = value(t, t->shape->n_used, w.cols);
+    op_expert_down(t->commands, x, w, y, routing(t));
+}
+
+static void record_gate_up(struct kernel_trial *t)
+{
+    const uint32_t rows = t->shape->n_ff, cols = t->shape->n_embd;
+    const struct tensor gate = matrix(t, rows, cols), up = matrix(t, rows, cols);
+    op_gate_up(t->commands, value(t, 1, rows), gate, up, value(t, 1, cols), norm_of(t));
 }
 
 static void record_gate(struct kernel_trial *t)
@@ -243,23 +294,31 @@ static void record_output(struct kernel_trial *t)
     linear(t, t->shape->n_vocab, t->shape->n_embd);
 }
 
+/* Several tokens, and one token: what forward.c runs of each. */
+enum { MANY = KERNEL_MAX_TOKENS };
+
 static const struct kernel_op ops[] = {
-    {"embed", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_embed},
-    {"rms_norm", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, everywhere, record_norm},
-    {"attn_q", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_attn_q},
-    {"attn_k", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_attn_k},
-    {"rope_store", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, everywhere, record_rope_store},
-    {"attention", WEIGHTS_NONE, true, 1, KERNEL_MAX_TOKENS, everywhere, record_attention},
-    {"attn_output", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, everywhere, record_attn_output},
-    {"router", WEIGHTS_F32, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_router},
-    {"route", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_route},
-    {"group", WEIGHTS_NONE, false, 2, KERNEL_MAX_TOKENS, in_mixtures, record_group},
-    {"expert gate", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_expert_gate},
-    {"gate", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_dense, record_gate},
-    {"silu_mul", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, everywhere, record_silu_mul},
-    {"expert down", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_expert_down},
-    {"down", WEIGHTS_TYPED, false, 1, KERNEL_MAX_TOKENS, in_dense, record_down},
-    {"combine", WEIGHTS_NONE, false, 1, KERNEL_MAX_TOKENS, in_mixtures, record_combine},
+    {"embed", WEIGHTS_TYPED, false, 1, MANY, everywhere, record_embed},
+    {"rms_norm", WEIGHTS_NONE, false, 1, MANY, everywhere, record_norm},
+    {"qkv", WEIGHTS_TYPED, false, 1, 1, everywhere, record_qkv},
+    {"attn_q", WEIGHTS_TYPED, false, 2, MANY, everywhere, record_attn_q},
+    {"attn_k", WEIGHTS_TYPED, false, 2, MANY, everywhere, record_attn_k},
+    {"rope_store", WEIGHTS_NONE, false, 2, MANY, everywhere, record_rope_store},
+    {"attention", WEIGHTS_NONE, true, 1, MANY, everywhere, record_attention},
+    {"attn_output", WEIGHTS_TYPED, false, 1, MANY, everywhere, record_attn_output},
+    {"router", WEIGHTS_F32, false, 1, 1, in_mixtures, record_fused_router},
+    {"router", WEIGHTS_F32, false, 2, MANY, in_mixtures, record_router},
+    {"route", WEIGHTS_NONE, false, 2, MANY, in_mixtures, record_route},
+    {"group", WEIGHTS_NONE, false, 2, MANY, in_mixtures, record_group},
+    {"experts gate, up", WEIGHTS_TYPED, false, 1, 1, in_mixtures, record_expert_gate_up},
+    {"experts gate", WEIGHTS_TYPED, false, 2, MANY, in_mixtures, record_expert_gate},
+    {"gate, up", WEIGHTS_TYPED, false, 1, 1, in_dense, record_gate_up},
+    {"gate", WEIGHTS_TYPED, false, 2, MANY, in_dense, record_gate},
+    {"silu_mul", WEIGHTS_NONE, false, 2, MANY, everywhere, record_silu_mul},
+    {"experts down", WEIGHTS_TYPED, false, 1, 1, in_mixtures, record_merged_down},
+    {"experts down", WEIGHTS_TYPED, false, 2, MANY, in_mixtures, record_expert_down},
+    {"down", WEIGHTS_TYPED, false, 1, MANY, in_dense, record_down},
+    {"combine", WEIGHTS_NONE, false, 2, MANY, in_mixtures, record_combine},
     {"output", WEIGHTS_TYPED, false, 1, 1, everywhere, record_output},
 };
 

@@ -151,6 +151,7 @@ static bool prepare_head(struct kernel_trials *k, struct kernel_trial *t, uint64
     t->done.address = at + offsetof(struct head, done);
     t->tokens.address = at + offsetof(struct head, tokens);
     t->routing.ids.address = at + offsetof(struct head, ids);
+    t->routing.counter = at + offsetof(struct head, step) + offsetof(struct step, counter);
     t->routing.grids_buffer = &k->head;
     place_groups(&t->routing, s, t->n, at + sizeof(struct head));
     commands_begin(&k->commands, false);

@@ -29,7 +29,7 @@ static void tables(void **state)
     struct outcome o = RUN("bench", "--kernels", "--shape", "tiny", "--type", "q4_0,f16", "-n", "1", "-r", "1");
     check_success(&o);
     assert_int_equal(count(o.out, "| shape"), 1);
-    assert_int_equal(count(o.out, "| attn_q"), 2);
+    assert_int_equal(count(o.out, "| qkv"), 2);
     assert_int_equal(count(o.out, "| rms_norm"), 1);
     assert_non_null(strstr(o.error, "GB/s"));
     outcome_finish(&o);
