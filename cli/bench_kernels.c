@@ -19,6 +19,7 @@ enum {
     COLUMN_OP,
     COLUMN_TYPE,
     COLUMN_SIZE,
+    COLUMN_VARIANT,
     COLUMN_TOKENS,
     COLUMN_TIME,
     COLUMN_BANDWIDTH,
@@ -35,9 +36,11 @@ struct kernel_table {
 };
 
 static const struct column columns[N_COLUMNS] = {
-    [COLUMN_SHAPE] = {"shape", 7, false},   [COLUMN_OP] = {"op", 16, false},     [COLUMN_TYPE] = {"type", 6, false},
-    [COLUMN_SIZE] = {"size", 22, false},    [COLUMN_TOKENS] = {"n", 4, true},    [COLUMN_TIME] = {"us", 9, true},
-    [COLUMN_BANDWIDTH] = {"GB/s", 7, true}, [COLUMN_PEAK] = {"% peak", 0, true}, [COLUMN_FLOPS] = {"GFLOP/s", 8, true},
+    [COLUMN_SHAPE] = {"shape", 7, false},      [COLUMN_OP] = {"op", 16, false},
+    [COLUMN_TYPE] = {"type", 6, false},        [COLUMN_SIZE] = {"size", 22, false},
+    [COLUMN_VARIANT] = {"variant", 16, false}, [COLUMN_TOKENS] = {"n", 4, true},
+    [COLUMN_TIME] = {"us", 9, true},           [COLUMN_BANDWIDTH] = {"GB/s", 7, true},
+    [COLUMN_PEAK] = {"% peak", 0, true},       [COLUMN_FLOPS] = {"GFLOP/s", 8, true},
 };
 
 static double peak_percent(const struct sc_kernel_result *r)
@@ -56,6 +59,7 @@ static json_t *to_json(const struct sc_device_info *device, const struct sc_kern
     json_put(row, "op", json_word(r->op));
     json_put(row, "type", *r->type ? json_word(r->type) : json_null());
     json_put(row, "size", json_word(r->size));
+    json_put(row, "variant", *r->variant ? json_word(r->variant) : json_null());
     json_put(row, "n_tokens", json_count(r->n_tokens));
     json_put(row, "seconds", json_number(r->seconds));
     json_put(row, "bytes", json_number(r->bytes));
@@ -95,9 +99,11 @@ static bool add_row(void *user, const struct sc_device_info *device, const struc
     if (r->flop > 0)
         snprintf(flops, sizeof flops, "%.1f", r->flop / r->seconds * 1e-9);
     const char *cells[N_COLUMNS] = {
-        [COLUMN_SHAPE] = r->shape,      [COLUMN_OP] = r->op,      [COLUMN_TYPE] = r->type,
-        [COLUMN_SIZE] = r->size,        [COLUMN_TOKENS] = tokens, [COLUMN_TIME] = time,
-        [COLUMN_BANDWIDTH] = bandwidth, [COLUMN_PEAK] = peak,     [COLUMN_FLOPS] = flops,
+        [COLUMN_SHAPE] = r->shape,     [COLUMN_OP] = r->op,
+        [COLUMN_TYPE] = r->type,       [COLUMN_SIZE] = r->size,
+        [COLUMN_VARIANT] = r->variant, [COLUMN_TOKENS] = tokens,
+        [COLUMN_TIME] = time,          [COLUMN_BANDWIDTH] = bandwidth,
+        [COLUMN_PEAK] = peak,          [COLUMN_FLOPS] = flops,
     };
     table_row(t->format == FORMAT_CSV ? TABLE_CSV : TABLE_MD, columns, N_COLUMNS, cells);
     return !interrupt_requested();
@@ -139,6 +145,7 @@ int bench_kernels(const struct options *o)
         .shape = o->shape,
         .types = types,
         .n_repetitions = (uint32_t)o->repetitions,
+        .all_variants = o->variants,
         .report = add_row,
         .user = &t,
     };

@@ -196,16 +196,17 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH, OPTION_REPETITIONS,
-    OPTION_NO_WARMUP,   OPTION_FORMAT,       OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,   OPTION_KERNELS,
-    OPTION_SHAPE,       OPTION_TYPES,        OPTIONS_ENGINE,        OPTION_LOG_LEVEL,   OPTION_JSON,
+    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH,
+    OPTION_REPETITIONS, OPTION_NO_WARMUP,    OPTION_FORMAT,         OPTION_BENCH_CONTEXT,
+    OPTION_SYNTHETIC,   OPTION_KERNELS,      OPTION_SHAPE,          OPTION_TYPES,
+    OPTION_VARIANTS,    OPTIONS_ENGINE,      OPTION_LOG_LEVEL,      OPTION_JSON,
 };
 
 const struct command command_bench = {
     .name = "bench",
     .summary = "measure the speed of prefill (pp) and generation (tg)",
     .usage = "-m MODEL [-p 512] [-n 128] [-d 0] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS], or\n       "
-             "scoria bench --kernels [--shape NAME] [--type LIST] [-n 1,16,512] [-r 5] [-o md|csv|json]",
+             "scoria bench --kernels [--shape NAME] [--type LIST] [--variants] [-n 1,16,512] [-r 5] [-o md|csv|json]",
     .details =
         "Every test starts with an empty context, or with one of -d tokens. t/s is the mean over the repetitions and\n"
         "the standard deviation; GB/s is what generation reads of the weights: the bytes that a token needs, times\n"

@@ -73,6 +73,7 @@ static const struct option rows[N_OPTIONS] = {
          "--kernels: of this model alone: 8x7b, 8x22b, 7b, 30b-a3b,\ntiny (default: all but tiny)"),
     TEXT(OPTION_TYPES, "--type", "LIST", types, false,
          "--kernels: with these weights (default q4_k,q6_k,q8_0), or\nall"),
+    SWITCH(OPTION_VARIANTS, "--variants", variants, "--kernels: every variant that the device can run"),
     SWITCH(OPTION_IDS, "--ids", ids, "print nothing but the ids"),
     SWITCH(OPTION_DECODE_IDS, "--decode", decode, "the other way: from ids to text"),
     SWITCH(OPTION_NO_BOS, "--no-bos", no_bos, "do not begin with the model's begin-of-text token"),

@@ -42,6 +42,7 @@ enum option_id {
     OPTION_KERNELS,
     OPTION_SHAPE,
     OPTION_TYPES,
+    OPTION_VARIANTS,
     OPTION_IDS,
     OPTION_DECODE_IDS,
     OPTION_NO_BOS,
@@ -92,7 +93,7 @@ struct options {
     uint64_t vram_bytes, ram_bytes; /* 0: not given */
     /* enums: sc_kv_type, sc_cpu_experts, sc_activations, sc_log_level, option_format */
     int kv, cpu_experts, activations, log_level, format;
-    bool no_mmap, mlock, synthetic, kernels, self_test, no_autotune, no_hot_set;
+    bool no_mmap, mlock, synthetic, kernels, variants, self_test, no_autotune, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, bench_depth, tokens;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "findings.h"
 #include "gpu_timer.h"
 #include "kernel_trials.h"
 
@@ -113,25 +114,22 @@ static void record_case(struct bench *b, const void *what, uint32_t repeats)
     kernel_trials_record(&b->trials, c->op, &c->trial, repeats);
 }
 
-/* *flops: of the case before this one, 0 if there was none; a case that would take too long by it is left out. */
-static bool measure_case(struct bench *b, const struct kernel_op *op, struct kernel_trial trial, double *flops,
-                         struct sc_error *e)
+static bool measure_case(struct bench *b, const struct kernel_op *op, const struct kernel_trial *trial,
+                         const char *variant, double *flops, struct sc_error *e)
 {
-    struct one_case c = {.op = op, .trial = trial};
-    kernel_measure(op, &trial);
-    if (trial.weight_bytes > b->trials.weights.size_bytes || (*flops > 0 && trial.flop / *flops > LONGEST_SECONDS))
-        return true;
+    struct one_case c = {.op = op, .trial = *trial};
     double seconds;
     if (!kernel_trials_prepare(&b->trials, op, &c.trial, e) || !time_it(b, record_case, &c, &seconds, e))
         return false;
     kernel_measure(op, &c.trial);
     *flops = c.trial.flop / seconds;
     const struct sc_kernel_result r = {
-        .shape = trial.shape->name,
+        .shape = trial->shape->name,
         .op = op->name,
-        .type = op->weights == WEIGHTS_NONE ? "" : sc_type_info((uint32_t)trial.type)->name,
+        .type = op->weights == WEIGHTS_NONE ? "" : sc_type_info((uint32_t)trial->type)->name,
         .size = c.trial.size,
-        .n_tokens = trial.n,
+        .variant = variant,
+        .n_tokens = trial->n,
         .seconds = seconds,
         .bytes = c.trial.bytes,
         .flop = c.trial.flop,
@@ -142,6 +140,33 @@ static bool measure_case(struct bench *b, const struct kernel_op *op, struct ker
     return b->p.report(b->p.user, &b->gpu->info, &r) || sc_fail(e, SC_CANCELLED, "interrupted");
 }
 
+/* *flops: of the case before this one, 0 if there was none; a case that would take too long by it is left out. */
+static bool measure_variants(struct bench *b, const struct kernel_op *op, const struct kernel_trial *trial,
+                             double *flops, struct sc_error *e)
+{
+    struct kernel_trial told = *trial;
+    uint32_t n = 1;
+    bool ok = true;
+    kernel_measure(op, &told);
+    const enum family family = told.family;
+    const struct tensor *w = &told.matrix;
+    if (told.weight_bytes > b->trials.weights.size_bytes || (*flops > 0 && told.flop / *flops > LONGEST_SECONDS))
+        return true;
+    if (family == N_FAMILIES)
+        return measure_case(b, op, trial, "", flops, e);
+    if (!b->p.all_variants)
+        return measure_case(b, op, trial, variant_of(b->gpu, family, w->type, w->rows, w->cols)->name, flops, e);
+    const struct variant *variants = family_variants(family, &n);
+    for (uint32_t i = 0; i < n && ok; i++) {
+        if (!variant_is_usable(b->gpu, family, i, w->type))
+            continue;
+        b->gpu->choices.forced[family] = (uint8_t)(1 + i);
+        ok = measure_case(b, op, trial, variants[i].name, flops, e);
+    }
+    b->gpu->choices.forced[family] = 0;
+    return ok;
+}
+
 static bool measure_op(struct bench *b, const struct kernel_op *op, const struct kernel_shape *s, enum sc_type type,
                        struct sc_error *e)
 {
@@ -149,8 +174,8 @@ static bool measure_op(struct bench *b, const struct kernel_op *op, const struct
     double flops = 0;
     for (size_t i = 0; i < b->p.n_n_tokens * n_depths; i++) {
         const uint32_t n = b->p.n_tokens[i / n_depths], depth = DEPTHS[i % n_depths];
-        if (n >= op->least && n <= op->most && depth <= s->n_ctx &&
-            !measure_case(b, op, kernel_trial_of(s, type, n, depth), &flops, e))
+        const struct kernel_trial trial = kernel_trial_of(s, type, n, depth);
+        if (n >= op->least && n <= op->most && depth <= s->n_ctx && !measure_variants(b, op, &trial, &flops, e))
             return false;
     }
     return true;
@@ -255,6 +280,8 @@ bool sc_kernel_bench(const struct sc_kernel_bench_params *params, struct sc_erro
     if (!complete(&b.p, e))
         return false;
     b.gpu = gpu_create(b.p.device, b.p.cache_dir, e);
+    if (b.gpu)
+        findings_load(b.gpu, b.p.cache_dir);
     const bool ok = b.gpu && gpu_timer_init(&b.timer, b.gpu, e) &&
                     kernel_trials_init(&b.trials, b.gpu, wanted_bytes(&b), e) && measure_device(&b, e) &&
                     measure(&b, e);

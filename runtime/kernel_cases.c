@@ -59,6 +59,8 @@ static struct tensor matrix(struct kernel_trial *t, uint32_t rows, uint32_t cols
     t->weight_bytes += room_of(&w);
     t->bytes += (double)tensor_size_bytes(&w);
     t->flop += 2.0 * rows * cols * t->n;
+    t->matrix = w;
+    t->family = family_for(t->n);
     describe(t, rows, cols);
     return w;
 }
@@ -75,6 +77,8 @@ static struct expert_tensor expert(struct kernel_trial *t, uint32_t which)
     t->weight_bytes = 2 * room_of(&wide) + room_of(&narrow);
     t->bytes += (double)t->n_hit * (double)tensor_size_bytes(w);
     t->flop += 2.0 * w->rows * w->cols * t->n * s->n_used;
+    t->matrix = *w;
+    t->family = op_expert_family(t->n * s->n_used, s->n_experts);
     snprintf(t->size, sizeof(t->size), "%u of %u, %u x %u", s->n_used, s->n_experts, w->rows, w->cols);
     return (struct expert_tensor){.slots = t->slots,
                                   .matrix = which,
@@ -126,6 +130,7 @@ static void record_embed(struct kernel_trial *t)
     const double before = t->bytes;
     const struct tensor w = matrix(t, t->shape->n_vocab, t->shape->n_embd), row = tensor_rows(w, t->n);
     t->flop = 0;
+    t->family = N_FAMILIES;
     t->bytes = before + (double)tensor_size_bytes(&row);
     op_embed(t->commands, value(t, t->n, w.cols), w, t->tokens);
 }
@@ -160,6 +165,7 @@ static void record_qkv(struct kernel_trial *t)
     const struct tensor w[3] = {matrix(t, h.n * h.dim, s->n_embd), matrix(t, kv_rows, s->n_embd),
                                 matrix(t, kv_rows, s->n_embd)};
     const struct tensor q = value(t, 1, h.n * h.dim), x = value(t, 1, s->n_embd), angles = value(t, 1, h.n_rot);
+    t->family = FAMILY_QKV;
     op_qkv(t->commands, cache(t, 1), q, none, none, w, x, norm_of(t), angles, t->step, h);
     describe(t, h.n * h.dim + 2 * kv_rows, s->n_embd);
 }
@@ -213,6 +219,7 @@ static void record_fused_router(struct kernel_trial *t)
     const struct kernel_shape *s = t->shape;
     const struct tensor none = {0}, w = matrix(t, s->n_experts, s->n_embd);
     const struct tensor logits = value(t, 1, s->n_experts), x = value(t, 1, s->n_embd);
+    t->family = FAMILY_ROUTER;
     op_router(t->commands, routing(t), logits, w, x, norm_of(t), none);
 }
 
@@ -247,6 +254,7 @@ static void record_expert_gate_up(struct kernel_trial *t)
 {
     const struct expert_tensor gate = expert(t, GATE), up = expert(t, UP);
     const struct tensor y = value(t, t->shape->n_used, gate.rows), x = value(t, 1, gate.cols);
+    t->family = FAMILY_GATE_UP;
     op_expert_gate_up(t->commands, y, gate, up, x, norm_of(t), t->routing);
 }
 
@@ -254,6 +262,7 @@ static void record_merged_down(struct kernel_trial *t)
 {
     const struct expert_tensor w = expert(t, DOWN);
     const struct tensor x = value(t, 1, w.rows), y = value(t, t->shape->n_used, w.cols);
+    t->family = FAMILY_DOWN;
     op_expert_down(t->commands, x, w, y, routing(t));
 }
 
@@ -261,6 +270,7 @@ static void record_gate_up(struct kernel_trial *t)
 {
     const uint32_t rows = t->shape->n_ff, cols = t->shape->n_embd;
     const struct tensor gate = matrix(t, rows, cols), up = matrix(t, rows, cols);
+    t->family = FAMILY_GATE_UP;
     op_gate_up(t->commands, value(t, 1, rows), gate, up, value(t, 1, cols), norm_of(t));
 }
 

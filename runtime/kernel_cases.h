@@ -40,6 +40,8 @@ struct kernel_trial {
     uint64_t value_bytes;  /* and the activations */
     double bytes, flop;    /* that cannot be avoided: each byte read or written counts once */
     char size[48];         /* for people */
+    struct tensor matrix;  /* type and shape of the weights, and the family of kernels that multiplies by them; */
+    enum family family;    /* N_FAMILIES: none does */
 };
 
 enum kernel_weights { WEIGHTS_NONE, WEIGHTS_F32, WEIGHTS_TYPED };

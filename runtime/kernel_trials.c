@@ -97,7 +97,8 @@ bool kernel_trials_fill(struct kernel_trials *k, enum sc_type type, struct sc_er
 struct kernel_trial kernel_trial_of(const struct kernel_shape *s, enum sc_type type, uint32_t n, uint32_t depth)
 {
     const struct tensor words = {.type = SC_F32, .rows = 1};
-    struct kernel_trial t = {.shape = s, .type = type, .n = n, .depth = depth, .n_hit = s->n_used};
+    struct kernel_trial t = {
+        .shape = s, .type = type, .n = n, .depth = depth, .n_hit = s->n_used, .family = N_FAMILIES};
     t.tokens = t.step = t.done = t.routing.ids = t.routing.probs = words;
     t.tokens.rows = t.routing.ids.rows = t.routing.probs.rows = n;
     t.tokens.cols = 1;

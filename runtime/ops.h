@@ -144,6 +144,9 @@ uint32_t op_max_tiles(uint32_t n_pairs, uint32_t n_experts);
  */
 void op_group(struct commands *c, struct routing r, const struct expert_tensor matrices[3]);
 
+/* The kernels for experts of several tokens, whose pairs are taken to be spread evenly over the experts. */
+enum family op_expert_family(uint32_t n_pairs, uint32_t n_experts);
+
 /* y[pair] = W[its expert] x[pair, or its token, as the rows of x say]; experts without a slot leave y alone. */
 void op_expert_linear(struct commands *c, struct tensor y /* (n * n_used, rows) */, struct expert_tensor w,
                       struct tensor x /* (n or n * n_used, cols) */, struct routing r);

@@ -7,11 +7,15 @@
 
 enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16, MAX_SLICES = 16 };
 
-/* For the matrix of an expert, where the step's pairs are spread evenly over the experts. */
+enum family op_expert_family(uint32_t n_pairs, uint32_t n_experts)
+{
+    const enum family family = family_for(groups(n_pairs, n_experts));
+    return family < FAMILY_MATMUL_FEW ? FAMILY_MATMUL_FEW : family;
+}
+
 static const struct variant *expert_variant(const struct commands *c, const struct expert_tensor *w, uint32_t n_pairs)
 {
-    const enum family family = family_for(groups(n_pairs, w->n_experts));
-    return variant_of(c->gpu, family < FAMILY_MATMUL_FEW ? FAMILY_MATMUL_FEW : family, w->type, w->rows, w->cols);
+    return variant_of(c->gpu, op_expert_family(n_pairs, w->n_experts), w->type, w->rows, w->cols);
 }
 
 /*

@@ -59,6 +59,7 @@ bool sc_devices(struct sc_device_info **devices, size_t *n_devices, struct sc_er
 /* What one operation takes at a model's shape, each run waiting for the one before it and with other weights. */
 struct sc_kernel_result {
     const char *shape, *op, *type, *size; /* "8x7b", "attn_q", "q4_k" or "" without weights, "4096 x 4096"; borrowed */
+    const char *variant;                  /* of the kernel; "": there is one only */
     uint32_t n_tokens;
     double seconds;              /* the median of the repetitions */
     double bytes, flop;          /* that it has to move and to compute; 0 flop: hardly any */
@@ -75,6 +76,7 @@ struct sc_kernel_bench_params {
     const uint32_t *n_tokens;
     size_t n_n_tokens;      /* 0: 1, 16, 512 */
     uint32_t n_repetitions; /* 0: 5; fewer where they would take over a second */
+    bool all_variants;      /* of each kernel that the device can run, not only the one that an engine takes */
     bool (*report)(void *user, const struct sc_device_info *device,
                    const struct sc_kernel_result *r); /* false cancels */
     void *user;

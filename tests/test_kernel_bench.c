@@ -88,6 +88,22 @@ static void test_every_operation_is_measured(void **state)
     assert_int_equal(seen.n, n_wanted);
 }
 
+static void test_variants_are_measured_one_by_one(void **state)
+{
+    static struct seen seen;
+    struct sc_error e = {0};
+    struct sc_kernel_bench_params p = params_of(&seen);
+    size_t n = 0;
+    (void)state;
+    p.n_types = p.n_n_tokens = 1;
+    p.all_variants = true;
+    if (!sc_kernel_bench(&p, &e))
+        fail_msg("%s", e.text);
+    for (size_t i = 0; i < seen.n; i++)
+        n += strcmp(seen.rows[i].op, "attn_output") == 0;
+    assert_true(n >= 4); /* 8, 16, 32 and 64 lanes a row run on every device */
+}
+
 static void test_it_stops_when_told_to(void **state)
 {
     static struct seen seen;
@@ -213,9 +229,9 @@ static void test_experts_compute_every_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_operation_is_measured), cmocka_unit_test(test_it_stops_when_told_to),
-        cmocka_unit_test(test_wrong_parameters_are_told),   cmocka_unit_test(test_counts_are_those_of_the_model),
-        cmocka_unit_test(test_experts_compute_every_row),
+        cmocka_unit_test(test_every_operation_is_measured),   cmocka_unit_test(test_variants_are_measured_one_by_one),
+        cmocka_unit_test(test_it_stops_when_told_to),         cmocka_unit_test(test_wrong_parameters_are_told),
+        cmocka_unit_test(test_counts_are_those_of_the_model), cmocka_unit_test(test_experts_compute_every_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
