@@ -17,7 +17,8 @@ void main()
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         sums[r] = vec4(0);
     for (uint k = 0; k < a.n_used; k++) {
-        const uvec2 slot = Addresses(a.experts).at[Words(a.ids).at[k]];
+        /* min: lavapipe 26 also loads what a turn after the last one would, whose id may be any number */
+        const uvec2 slot = Addresses(a.experts).at[Words(a.ids).at[min(k, a.n_used - 1)]];
         if (address_is_null(slot))
             continue;
         Row rows[ROWS];
