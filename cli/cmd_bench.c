@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "bench_kernels.h"
 #include "bench_report.h"
 #include "command.h"
+#include "curve.h"
 #include "engine.h"
 #include "interrupt.h"
 #include "plan.h"
 #include "terminal.h"
+
+/* Of prompts: around the sizes where kernels change, then doubling. */
+static int64_t curve_lengths[] = {1, 2, 4, 8, 9, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 struct bench {
     const struct options *o;
@@ -18,7 +23,8 @@ struct bench {
     sc_token *tokens; /* any will do: as many as the longest test has */
     float *logits;    /* (n_vocab) */
     struct bench_report report;
-    size_t n_done, n_total; /* runs of a test */
+    double curve[N_ELEMENTS(curve_lengths)]; /* t/s */
+    size_t n_done, n_total;                  /* runs of a test */
 };
 
 static bool run_once(struct bench *b, const struct bench_result *r, size_t n, double *seconds, struct sc_error *e)
@@ -43,6 +49,30 @@ static bool run_once(struct bench *b, const struct bench_result *r, size_t n, do
     return true;
 }
 
+static double best_speed(const struct bench_result *r)
+{
+    double best = 0;
+
+    for (size_t i = 0; i < r->n_runs; i++)
+        best = fmax(best, (double)r->n / r->seconds[i]);
+    return best;
+}
+
+static bool draw(const struct bench *b, size_t n, struct sc_error *e)
+{
+    double x[N_ELEMENTS(curve_lengths)], most = 0;
+    const struct curve curve = {"t/s", b->curve};
+
+    if (n < 2)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "%s: the context is too short for a curve", b->o->svg);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = (double)curve_lengths[i];
+        most = fmax(most, b->curve[i]);
+    }
+    return curve_write(b->o->svg, "Prompt, tokens per second (best run)", "tokens at once", x, n, true,
+                       curve_round_up(most), &curve, 1, e);
+}
+
 static bool measure(struct bench *b, bool is_prompt, const struct integers *lengths, size_t depth, struct sc_error *e)
 {
     static struct bench_result r;
@@ -61,6 +91,8 @@ static bool measure(struct bench *b, bool is_prompt, const struct integers *leng
             if (!run_once(b, &r, r.n, &r.seconds[k], e))
                 return false;
         bench_report_add(&b->report, &r);
+        if (b->o->curve)
+            b->curve[i] = best_speed(&r);
     }
     return true;
 }
@@ -143,14 +175,13 @@ static int run(const struct options *o)
 {
     int64_t prompt_default = 512, generate_default = 128, no_depth = 0;
     uint64_t context;
-    const struct integers prompt =
-        o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
-    const struct integers generate =
+    struct integers prompt = o->given[OPTION_BENCH_PROMPT] ? o->bench_prompt : (struct integers){&prompt_default, 1};
+    struct integers generate =
         o->given[OPTION_BENCH_GENERATE] ? o->bench_generate : (struct integers){&generate_default, 1};
     const struct integers depths = o->given[OPTION_BENCH_DEPTH] ? o->bench_depth : (struct integers){&no_depth, 1};
     struct bench b = {.o = o};
     struct sc_error e = {0};
-    size_t n_tests = count_tests(&prompt) + count_tests(&generate);
+    size_t n_tests;
     bool ok = false;
 
     if (o->kernels)
@@ -159,12 +190,24 @@ static int run(const struct options *o)
         terminal_error("bench needs -m FILE, or --kernels");
         return EXIT_USAGE;
     }
+    if (o->svg && !o->curve) {
+        terminal_error("--svg draws what --curve measures");
+        return EXIT_USAGE;
+    }
+    if (o->curve) {
+        prompt = (struct integers){curve_lengths, N_ELEMENTS(curve_lengths)};
+        generate = (struct integers){&no_depth, 1};
+    }
+    n_tests = count_tests(&prompt) + count_tests(&generate);
     if (!n_tests) {
         terminal_error("bench has nothing to measure: -p and -n are both 0");
         return EXIT_USAGE;
     }
     if (!read_context(o, &context, &e))
         return engine_failed(&e);
+    while (o->curve && prompt.n && (uint64_t)prompt.values[prompt.n - 1] > context)
+        prompt.n--;
+    n_tests = count_tests(&prompt) + count_tests(&generate);
     prompt_default = at_most(prompt_default, context);
     generate_default = at_most(generate_default, context);
     size_t longest = longest_of(&depths, 0) + longest_of(&generate, longest_of(&prompt, 0));
@@ -187,6 +230,7 @@ static int run(const struct options *o)
     for (size_t i = 0; i < depths.n && ok; i++)
         ok = measure_at(&b, (size_t)depths.values[i], &prompt, &generate, &e);
     terminal_clear();
+    ok = ok && (!o->svg || draw(&b, prompt.n, &e));
     bench_report_finish(&b.report, ok);
     sc_session_destroy(b.session);
     free(b.logits);
@@ -196,16 +240,17 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH,
-    OPTION_REPETITIONS, OPTION_NO_WARMUP,    OPTION_FORMAT,         OPTION_BENCH_CONTEXT,
-    OPTION_SYNTHETIC,   OPTION_KERNELS,      OPTION_SHAPE,          OPTION_TYPES,
-    OPTION_VARIANTS,    OPTIONS_ENGINE,      OPTION_LOG_LEVEL,      OPTION_JSON,
+    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH, OPTION_REPETITIONS,
+    OPTION_NO_WARMUP,   OPTION_FORMAT,       OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,   OPTION_CURVE,
+    OPTION_SVG,         OPTION_KERNELS,      OPTION_SHAPE,          OPTION_TYPES,       OPTION_VARIANTS,
+    OPTIONS_ENGINE,     OPTION_LOG_LEVEL,    OPTION_JSON,
 };
 
 const struct command command_bench = {
     .name = "bench",
     .summary = "measure the speed of prefill (pp) and generation (tg)",
     .usage = "-m MODEL [-p 512] [-n 128] [-d 0] [-r 5] [-o md|csv|json] [--synthetic] [FLAGS], or\n       "
+             "scoria bench -m MODEL --curve [--svg FILE] [FLAGS], or\n       "
              "scoria bench --kernels [--shape NAME] [--type LIST] [--variants] [-n 1,16,512] [-r 5] [-o md|csv|json]",
     .details =
         "Every test starts with an empty context, or with one of -d tokens. t/s is the mean over the repetitions and\n"

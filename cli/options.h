@@ -39,6 +39,8 @@ enum option_id {
     OPTION_NO_WARMUP,
     OPTION_FORMAT,
     OPTION_SYNTHETIC,
+    OPTION_CURVE,
+    OPTION_SVG,
     OPTION_KERNELS,
     OPTION_SHAPE,
     OPTION_TYPES,
@@ -85,7 +87,7 @@ enum option_format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
 struct options {
     bool given[N_OPTIONS]; /* on the command line; the others hold their defaults */
 
-    const char *model, *device, *prompt, *file, *system, *chat_template, *output, *routing_trace, *shape,
+    const char *model, *device, *prompt, *file, *system, *chat_template, *output, *routing_trace, *svg, *shape,
         *types; /* NULL: not given */
     int64_t predict, context, ubatch, batch, top_k, repeat_last_n, repetitions, threads;
     int64_t seed; /* -1: random */
@@ -93,7 +95,7 @@ struct options {
     uint64_t vram_bytes, ram_bytes; /* 0: not given */
     /* enums: sc_kv_type, sc_cpu_experts, sc_activations, sc_log_level, option_format */
     int kv, cpu_experts, activations, log_level, format;
-    bool no_mmap, mlock, synthetic, kernels, variants, self_test, no_autotune, no_hot_set;
+    bool no_mmap, mlock, synthetic, curve, kernels, variants, self_test, no_autotune, no_hot_set;
     bool ignore_eos, display_prompt, no_display_prompt, no_warmup, ids, decode, no_bos, special, metadata, tensors,
         json;
     struct integers bench_prompt, bench_generate, bench_depth, tokens;

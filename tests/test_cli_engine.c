@@ -325,6 +325,14 @@ static void bench(void **state)
     json_decref(json);
     outcome_finish(&o);
 
+    o = RUN("bench", "-m", model, "--curve", "-c", "13", "-r", "1", "--no-warmup", "--svg", in_folder("curve.svg"));
+    check_success(&o);
+    assert_non_null(strstr(o.out, " pp12 |"));
+    assert_null(strstr(o.out, " pp16 |"));
+    assert_null(strstr(o.out, " tg"));
+    outcome_finish(&o);
+    assert_int_equal(access(in_folder("curve.svg"), R_OK), 0);
+
     /* what was not asked for fits by itself */
     o = RUN("bench", "-m", model, "-r", "1", "-c", "24", "--no-warmup");
     check_success(&o);

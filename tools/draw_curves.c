@@ -66,10 +66,8 @@ int main(int argc, char **argv)
         for (size_t r = 0; r < t.n_rows; r++)
             most = t.values[c][r] > most ? t.values[c][r] : most;
     }
-    double unit = 1; /* the next 1, 2 or 5 times a power of ten, in fifths */
-    while (unit * 5 < most)
-        unit *= unit * 5 * 2 >= most ? 2 : unit * 5 * 5 >= most ? 5 : 10;
-    if (!curve_write(argv[2], argv[1], t.names[0], t.values[0], t.n_rows, 5 * unit, curves, t.n_columns - 1, &e)) {
+    if (!curve_write(argv[2], argv[1], t.names[0], t.values[0], t.n_rows, false, curve_round_up(most), curves,
+                     t.n_columns - 1, &e)) {
         fprintf(stderr, "draw_curves: %s\n", e.text);
         return 1;
     }

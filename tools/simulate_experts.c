@@ -174,7 +174,7 @@ static bool write_svg(const struct simulation *s, const char *path, struct sc_er
     }
     if (s->n_slots < 2)
         return sc_fail(e, SC_INVALID_ARGUMENT, "a curve needs at least 2 slot counts");
-    return curve_write(path, "Experts of decode found in slots, percent", "slots", x, s->n_slots, 100, curves,
+    return curve_write(path, "Experts of decode found in slots, percent", "slots", x, s->n_slots, false, 100, curves,
                        REPLAY_N_CACHES, e);
 }
 
