@@ -6,8 +6,8 @@
 #include "findings.h"
 #include "self_test.h"
 
-/* What the usual files are made of. */
-static const enum sc_type TYPES[] = {SC_F32, SC_Q8_0, SC_Q4_K, SC_Q6_K};
+/* What the usual files are made of; the first is tested unasked, since compiling takes most of the time. */
+static const enum sc_type TYPES[] = {SC_Q4_K, SC_Q6_K, SC_Q8_0, SC_F32};
 enum { N_TYPES = sizeof(TYPES) / sizeof(TYPES[0]) };
 
 static uint32_t n_variants(enum family family)
@@ -35,8 +35,7 @@ static bool test_used(struct gpu *gpu, struct sc_error *e)
 {
     uint32_t types[N_FAMILIES] = {0};
     for (enum family family = 0; family < N_FAMILIES; family++)
-        for (uint32_t t = 0; t < N_TYPES; t++)
-            types[family] |= UINT32_C(1) << TYPES[t];
+        types[family] = UINT32_C(1) << TYPES[0];
     return self_test(gpu, types, NULL, NULL, e);
 }
 
