@@ -363,30 +363,6 @@ static void test_two_sessions(void **state)
     finish(a, engine);
 }
 
-/*
- * With the kernels for GPUs and all experts in slots a token's layer is q, k and v; attention; its output; the router;
- * gate and up; down. Each waits for the one before. Beside the layers: embedding, norm and output.
- */
-static void test_layer(void **state)
-{
-    (void)state;
-    enum { N_LAYERS = 2, BESIDE = 3 };
-    struct sc_engine *engine = engine_of(0);
-    for (enum family family = 0; family < N_FAMILIES; family++) {
-        uint32_t n, i = 0;
-        const struct variant *variants = family_variants(family, &n);
-        while (variants[i].needs || variants[i].constants[CONSTANT_IS_NORMED])
-            i++;
-        engine->gpu->choices.forced[family] = (uint8_t)(1 + i);
-    }
-    struct sc_session *session = trial_session(&t, engine);
-    trial_eval(&t, session, 1);
-    const struct sc_stats stats = stats_of(session);
-    assert_int_equal(stats.n_dispatches, 6 * N_LAYERS + BESIDE);
-    assert_in_range(stats.n_barriers, 1, 6 * N_LAYERS + BESIDE); /* the first one is behind the copy of the inputs */
-    finish(session, engine);
-}
-
 static void test_stats(void **state)
 {
     (void)state;
@@ -445,8 +421,8 @@ int main(void)
         cmocka_unit_test(test_large_experts), cmocka_unit_test(test_budget_too_small),
         cmocka_unit_test(test_equal_bits),    cmocka_unit_test(test_wrong_tokens),
         cmocka_unit_test(test_some_logits),   cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_two_sessions),  cmocka_unit_test(test_layer),
-        cmocka_unit_test(test_stats),         cmocka_unit_test(test_wrong_params),
+        cmocka_unit_test(test_two_sessions),  cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_wrong_params),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
