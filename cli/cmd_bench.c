@@ -255,10 +255,9 @@ const struct command command_bench = {
     .details =
         "Every test starts with an empty context, or with one of -d tokens. t/s is the mean over the repetitions and\n"
         "the standard deviation; GB/s is what generation reads of the weights: the bytes that a token needs, times\n"
-        "t/s; VRAM, RAM and disk are\n"
-        "its parts, of which RAM also counts what is uploaded. % bound: the time that plain reading at the measured\n"
-        "rates of the machine would take, of the time that it took. The default tests are shorter where the context "
-        "is.\n"
+        "t/s; VRAM, RAM and disk are its parts, of which RAM also counts what is uploaded. % bound: the time that\n"
+        "plain reading at the measured rates of the machine would take, of the time that it took. The default tests\n"
+        "are shorter where the context is.\n"
         "--kernels: the median time of one run; % peak is of what the device reaches when it only reads or copies.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),
