@@ -85,6 +85,7 @@ json_t *report_stats(const struct sc_stats *s)
     json_put(stats, "wait_seconds", json_number(s->wait_seconds));
     json_put(stats, "disk_bytes", json_count(s->disk_bytes));
     json_put(stats, "disk_seconds", json_number(s->disk_seconds));
+    json_put(stats, "longest_piece_seconds", json_number(s->longest_piece_seconds));
     json_put(stats, "submits", json_count(s->n_submits));
     json_put(stats, "dispatches_per_token", json_count(s->n_dispatches));
     json_put(stats, "barriers_per_token", json_count(s->n_barriers));

@@ -38,6 +38,8 @@ static bool follow(struct pace *p, uint64_t value, double work, struct sc_error 
         return false;
     const double now = clock_seconds(), start = before_start > p->ended ? before_start : p->ended;
     const double rate = before_work / (now - start);
+    if (!had_ended && now - start > p->longest)
+        p->longest = now - start;
     /* one that ended unseen took less than this: its rate is a lower bound */
     if (before_work > 0 && now > start && (!had_ended || rate > p->rate)) {
         p->rate = rate;

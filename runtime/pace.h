@@ -14,7 +14,8 @@ struct pace {
     struct gpu *gpu;
     bool (*progress)(void *user, enum sc_phase phase, uint64_t done, uint64_t total); /* may be NULL */
     void *user;
-    double rate; /* multiply-adds a second; 0: nothing was measured yet */
+    double rate;    /* multiply-adds a second; 0: nothing was measured yet */
+    double longest; /* seconds that a piece took; for the statistics */
 
     /* the prompt and the pass, set by pace_begin */
     uint64_t n_done, n_total; /* tokens before the pass, and of the prompt */

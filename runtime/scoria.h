@@ -211,6 +211,7 @@ struct sc_stats {
     double wait_seconds;                 /* layers waited for the upload of experts */
     uint64_t disk_bytes;                 /* of experts, read from disk; not known where the file is mapped */
     double disk_seconds;                 /* layers waited for them */
+    double longest_piece_seconds; /* of what prompts submitted at once; cancelling one waits for two pieces at most */
     uint64_t n_submits;
     uint32_t n_dispatches, n_barriers; /* of one decode step */
 };

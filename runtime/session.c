@@ -167,6 +167,7 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
         .wait_seconds = now.wait_seconds - base->wait_seconds,
         .disk_bytes = now.disk_bytes - base->disk_bytes,
         .disk_seconds = now.disk_seconds - base->disk_seconds,
+        .longest_piece_seconds = s->pass.pace.longest,
         .n_submits = now.n_submits - base->n_submits,
     };
     for (uint32_t i = 0; i < s->pass.n_streams; i++) {
@@ -177,5 +178,6 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
 
 void sc_session_reset_stats(struct sc_session *s)
 {
+    s->pass.pace.longest = 0;
     s->base = counters(s);
 }
