@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MAX_SUBMISSIONS = 1024, MAX_BUFFERS = 4096, MAX_GROUPS = 65535 };
+enum { MAX_SUBMISSIONS = 1024, MAX_BUFFERS = 16384, MAX_GROUPS = 65535 };
 
 static bool allocate(struct commands *c, uint32_t piece, struct sc_error *e)
 {
@@ -281,7 +281,7 @@ bool gpu_submit_chain(struct gpu *gpu, struct submission *submissions, uint32_t 
         const uint32_t n_own =
             n <= MAX_SUBMISSIONS ? take_pieces(buffers + n_buffers, MAX_BUFFERS - n_buffers, s) : UINT32_MAX;
         if (n_own == UINT32_MAX)
-            return sc_fail(e, SC_UNSUPPORTED, "a step of more than %d pieces", MAX_SUBMISSIONS);
+            return sc_fail(e, SC_UNSUPPORTED, "a step of more than %d pieces", MAX_BUFFERS);
         w->n = 0;
         wait_for(w, gpu->host_timeline, s->wait_host);
         wait_for(w, gpu->compute.timeline, s->wait_compute);

@@ -25,12 +25,21 @@ static const struct variant *expert_variant(const struct commands *c, const stru
 static uint32_t tiles_of_slice(const struct commands *c, double work, uint32_t row_tiles)
 {
     const double slices = work / c->gpu->piece_work;
-    return groups(row_tiles, slices > MAX_SLICES ? MAX_SLICES : slices > 1 ? (uint32_t)ceil(slices) : 1);
+    const uint32_t n = groups(row_tiles, slices > MAX_SLICES ? MAX_SLICES : slices > 1 ? (uint32_t)ceil(slices) : 1);
+    return n < MAX_GROUPS ? n : MAX_GROUPS;
+}
+
+/* Kernels find a row of x and an element of y by 32 bits. */
+static bool is_addressable(struct tensor x, struct tensor y)
+{
+    return tensor_size_bytes(&x) <= UINT32_MAX && tensor_size_bytes(&y) / sizeof(float) <= UINT32_MAX;
 }
 
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
 {
-    if (!shapes_fit(c, y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0, "op_linear"))
+    const bool fit =
+        y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0 && is_addressable(x, y);
+    if (!shapes_fit(c, fit, "op_linear"))
         return;
     if (x.rows == 1) {
         struct matvec_args args = {.w = w.address,
@@ -112,7 +121,7 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
 {
     const uint32_t n = r.ids.rows, n_used = r.ids.cols, n_pairs = n * n_used;
     const bool fit = y.rows == n_pairs && y.cols == w.rows && x.cols == w.cols && (x.rows == n || x.rows == n_pairs) &&
-                     w.cols % 16 == 0;
+                     w.cols % 16 == 0 && is_addressable(x, y);
     if (!shapes_fit(c, fit, "op_expert_linear"))
         return;
     const uint32_t x_div = x.rows == n ? n_used : 1;

@@ -48,7 +48,8 @@ void op_qkv(struct commands *c, struct kv_cache kv, struct tensor q, struct tens
     const bool is_fused = kv.k.type == SC_F32 || kv.k.type == SC_F16;
     bool fit = norm_fits(x, norm) && q.rows == 1 && q.cols == h.n * h.dim && k.rows == 1 && k.cols == h.n_kv * h.dim &&
                v.rows == 1 && v.cols == k.cols && kv.k.cols == kv_cols(kv.k.type, k.cols) && kv.v.cols == kv.k.cols &&
-               angles.cols == h.n_rot && h.dim % 4 == 0 && h.n_rot <= h.dim && h.n_rot % 2 == 0;
+               (uint64_t)kv.k.rows * k.cols / 2 <= INT32_MAX && angles.cols == h.n_rot && h.dim % 4 == 0 &&
+               h.n_rot <= h.dim && h.n_rot % 2 == 0;
     const struct tensor to[3] = {q, is_fused ? kv.k : k, is_fused ? kv.v : v};
     for (uint32_t i = 0; i < 3; i++)
         fit = fit && w[i].rows == to[i].cols && w[i].cols == x.cols;

@@ -6,6 +6,9 @@
 /* Of a submission, and of what nothing cuts; and the least of the latter in multiply-adds. */
 static const double PIECE_SECONDS = 0.08, DISPATCH_SECONDS = 0.04, MIN_WORK = 1e8;
 
+/* A measurement may be wrong, so a rate grows by no more than this at once. */
+static const double MOST_GROWTH = 4;
+
 void pace_begin(struct pace *p, struct commands *const *streams, uint32_t n_streams, uint32_t n)
 {
     p->n = n;
@@ -24,26 +27,26 @@ bool pace_report(struct pace *p, double part, struct sc_error *e)
 }
 
 /* Waits for the piece that is under way while this one queues behind it. */
-static bool follow(struct pace *p, uint64_t value, double work, struct sc_error *e)
+static bool follow(struct pace *p, uint64_t value, double work, double start, struct sc_error *e)
 {
     const uint64_t before = p->last.value;
     const double before_work = p->last.work, before_start = p->last.start;
     p->last.value = value;
     p->last.work = work;
-    p->last.start = clock_seconds();
+    p->last.start = start;
     if (!before)
         return true;
     bool had_ended;
     if (!gpu_poll(p->gpu, &p->gpu->compute, before, &had_ended, e) || !gpu_wait(p->gpu, before, e))
         return false;
-    const double now = clock_seconds(), start = before_start > p->ended ? before_start : p->ended;
-    const double rate = before_work / (now - start);
-    if (!had_ended && now - start > p->longest)
-        p->longest = now - start;
+    const double now = clock_seconds(), took = now - (before_start > p->ended ? before_start : p->ended);
+    const double rate = before_work / took;
+    if (!had_ended && took > p->longest)
+        p->longest = took;
     /* one that ended unseen took less than this: its rate is a lower bound */
-    if (before_work > 0 && now > start && (!had_ended || rate > p->rate)) {
-        p->rate = rate;
-        p->gpu->piece_work = rate * DISPATCH_SECONDS > MIN_WORK ? rate * DISPATCH_SECONDS : MIN_WORK;
+    if (before_work > 0 && took > 0 && (!had_ended || rate > p->rate)) {
+        p->rate = p->rate > 0 && rate > MOST_GROWTH * p->rate ? MOST_GROWTH * p->rate : rate;
+        p->gpu->piece_work = p->rate * DISPATCH_SECONDS > MIN_WORK ? p->rate * DISPATCH_SECONDS : MIN_WORK;
     }
     p->ended = now;
     return pace_report(p, p->pass_work > 0 ? (p->submitted_work - work) / p->pass_work : 0, e);
@@ -73,11 +76,12 @@ bool pace_submit(struct pace *p, struct commands *const *streams, uint32_t n_str
         for (n = 1; first + n < n_pieces && work + work_of(streams, first + n) <= p->rate * PIECE_SECONDS; n++)
             work += work_of(streams, first + n);
         struct submission s = {.streams = streams, .n_streams = n_streams, .first_piece = first, .n_pieces = n};
+        const double start = clock_seconds();
         if (!gpu_submit_chain(p->gpu, &s, 1, e))
             return false;
         *value = s.value;
         p->submitted_work += work;
-        if (!follow(p, s.value, work, e))
+        if (!follow(p, s.value, work, start, e))
             return false;
     }
     return true;

@@ -296,8 +296,10 @@ static bool run_uploading(struct pass *p, uint32_t n, uint32_t n_streams, struct
         if (!fetch_experts(p, &f, l, ids, n_ids, e))
             return false;
     }
+    if (!submit(p, 2 * c->n_layers, n_streams, e))
+        return false;
     p->n_unread = ahead ? n : 0;
-    return submit(p, 2 * c->n_layers, n_streams, e);
+    return true;
 }
 
 /*

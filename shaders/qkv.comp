@@ -28,6 +28,8 @@ void main()
     const uvec2 w = is_q ? a.w_q : is_v ? a.w_v : a.w_k;
     const uint n_rows = is_q ? a.rows_q : is_v ? a.rows_v : a.rows_k;
     group -= is_q ? 0 : is_v ? q_groups + k_groups : q_groups;
+    if (n_rows == 0) /* a workgroup too many, of a grid that is spread over two dimensions */
+        return;
     const uint first_row = first_row_of(group);
 
     Row rows[ROWS];
