@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench_kernels.h"
 #include "bench_report.h"
@@ -9,6 +10,7 @@
 #include "curve.h"
 #include "engine.h"
 #include "interrupt.h"
+#include "option_table.h"
 #include "plan.h"
 #include "terminal.h"
 
@@ -171,6 +173,31 @@ static void note_synthetic(const struct sc_engine *engine)
                   has < all - all / 100 ? ": experts share it, so caches may flatter the speed" : "");
 }
 
+/* No flag is taken that would change nothing: false after saying which. */
+static bool check_use(const struct options *o)
+{
+    /* single operations and models are measured with different flags, but for a few */
+    enum use { WITH_MODEL, WITH_KERNELS, WITH_BOTH };
+    static const enum use uses[N_OPTIONS] = {
+        [OPTION_KERNELS] = WITH_KERNELS,     [OPTION_SHAPE] = WITH_KERNELS,    [OPTION_TYPES] = WITH_KERNELS,
+        [OPTION_VARIANTS] = WITH_KERNELS,    [OPTION_FORMAT] = WITH_BOTH,      [OPTION_JSON] = WITH_BOTH,
+        [OPTION_BENCH_GENERATE] = WITH_BOTH, [OPTION_REPETITIONS] = WITH_BOTH, [OPTION_DEVICE] = WITH_BOTH,
+        [OPTION_LOG_LEVEL] = WITH_BOTH,
+    };
+
+    for (int id = 0; id < N_OPTIONS; id++) {
+        if (!o->given[id] || uses[id] == WITH_BOTH || uses[id] == (o->kernels ? WITH_KERNELS : WITH_MODEL))
+            continue;
+        const char *flags = option_row((enum option_id)id)->flags;
+        terminal_error(o->kernels ? "--kernels has no use for %.*s" : "%.*s says what --kernels measures",
+                       (int)strcspn(flags, " "), flags);
+        return false;
+    }
+    if (o->svg && !o->curve)
+        terminal_error("--svg draws what --curve measures");
+    return !o->svg || o->curve;
+}
+
 static int run(const struct options *o)
 {
     int64_t prompt_default = 512, generate_default = 128, no_depth = 0;
@@ -184,14 +211,12 @@ static int run(const struct options *o)
     size_t n_tests;
     bool ok = false;
 
+    if (!check_use(o))
+        return EXIT_USAGE;
     if (o->kernels)
         return bench_kernels(o);
     if (!o->model) {
         terminal_error("bench needs -m FILE, or --kernels");
-        return EXIT_USAGE;
-    }
-    if (o->svg && !o->curve) {
-        terminal_error("--svg draws what --curve measures");
         return EXIT_USAGE;
     }
     if (o->curve) {
@@ -205,12 +230,15 @@ static int run(const struct options *o)
     }
     if (!read_context(o, &context, &e))
         return engine_failed(&e);
-    while (o->curve && prompt.n && (uint64_t)prompt.values[prompt.n - 1] > context)
+    /* behind the depths; a depth without any room is an error, which a test of one token leads to */
+    const size_t deepest = longest_of(&depths, 0);
+    const uint64_t room = context > deepest ? context - deepest : 1;
+    while (o->curve && (uint64_t)prompt.values[prompt.n - 1] > room)
         prompt.n--;
     n_tests = count_tests(&prompt) + count_tests(&generate);
-    prompt_default = at_most(prompt_default, context);
-    generate_default = at_most(generate_default, context);
-    size_t longest = longest_of(&depths, 0) + longest_of(&generate, longest_of(&prompt, 0));
+    prompt_default = at_most(prompt_default, room);
+    generate_default = at_most(generate_default, room);
+    size_t longest = deepest + longest_of(&generate, longest_of(&prompt, 0));
     if (o->context && longest > (uint64_t)o->context) {
         terminal_error("a test takes %zu tokens but the context holds %" PRId64 " (-c sets it)", longest, o->context);
         return EXIT_FAILED;
@@ -240,10 +268,10 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT, OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH, OPTION_REPETITIONS,
-    OPTION_NO_WARMUP,   OPTION_FORMAT,       OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,   OPTION_CURVE,
-    OPTION_SVG,         OPTION_KERNELS,      OPTION_SHAPE,          OPTION_TYPES,       OPTION_VARIANTS,
-    OPTIONS_ENGINE,     OPTION_LOG_LEVEL,    OPTION_JSON,
+    OPTION_BENCH_MODEL, OPTION_BENCH_PROMPT,  OPTION_BENCH_GENERATE, OPTION_BENCH_DEPTH, OPTION_REPETITIONS,
+    OPTION_NO_WARMUP,   OPTION_FORMAT,        OPTION_BENCH_CONTEXT,  OPTION_SYNTHETIC,   OPTION_CURVE,
+    OPTION_SVG,         OPTION_KERNELS,       OPTION_SHAPE,          OPTION_TYPES,       OPTION_VARIANTS,
+    OPTIONS_ENGINE,     OPTION_ROUTING_TRACE, OPTION_LOG_LEVEL,      OPTION_JSON,
 };
 
 const struct command command_bench = {
@@ -257,7 +285,7 @@ const struct command command_bench = {
         "the standard deviation; GB/s is what generation reads of the weights: the bytes that a token needs, times\n"
         "t/s; VRAM, RAM and disk are its parts, of which RAM also counts what is uploaded. % bound: the time that\n"
         "plain reading at the measured rates of the machine would take, of the time that it took. The default tests\n"
-        "are shorter where the context is.\n"
+        "are shorter where the context leaves less room.\n"
         "--kernels: the median time of one run; % peak is of what the device reaches when it only reads or copies.\n",
     .options = options,
     .n_options = N_ELEMENTS(options),

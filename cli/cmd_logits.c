@@ -117,8 +117,8 @@ static int run(const struct options *o)
 }
 
 static const enum option_id options[] = {
-    OPTION_MODEL,   OPTION_TOKENS,  OPTION_OUTPUT,    OPTION_DECODE,
-    OPTION_CONTEXT, OPTIONS_ENGINE, OPTION_LOG_LEVEL, OPTION_JSON,
+    OPTION_MODEL,   OPTION_TOKENS,        OPTION_OUTPUT,    OPTION_DECODE, OPTION_CONTEXT,
+    OPTIONS_ENGINE, OPTION_ROUTING_TRACE, OPTION_LOG_LEVEL, OPTION_JSON,
 };
 
 const struct command command_logits = {

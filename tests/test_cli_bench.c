@@ -9,6 +9,12 @@ static void wrong_use(void **state)
 {
     (void)state;
     check_failure(RUN("bench"), 2, "bench needs -m FILE, or --kernels");
+    check_failure(RUN("bench", "--kernels", "--kv", "q8_0"), 2, "--kernels has no use for --kv");
+    check_failure(RUN("bench", "--kernels", "-r", "1", "--n-depth", "16"), 2, "--kernels has no use for -d");
+    check_failure(RUN("bench", "--kernels", "--curve", "--svg", "x.svg"), 2, "--kernels has no use for --curve");
+    check_failure(RUN("bench", "-m", "x.gguf", "--variants"), 2, "--variants says what --kernels measures");
+    check_failure(RUN("bench", "-m", "x.gguf", "--type", "q4_k"), 2, "--type says what --kernels measures");
+    check_failure(RUN("bench", "-m", "x.gguf", "--svg", "x.svg"), 2, "--svg draws what --curve measures");
     check_failure(RUN("bench", "--kernels", "--type", "q4_k,q4_x"), 2, "not 'q4_k,q4_x'");
     check_failure(RUN("bench", "--kernels", "--shape", "8x8b"), 1, "8x8b");
     check_failure(RUN("bench", "--kernels", "--shape", "tiny", "-n", "0"), 1, "1 to 4096 tokens");

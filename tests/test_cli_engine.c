@@ -343,6 +343,12 @@ static void bench(void **state)
     check_success(&o);
     assert_non_null(strstr(o.out, " pp40 |"));
     outcome_finish(&o);
+    o = RUN("bench", "-m", in_folder("short.gguf"), "-r", "1", "-d", "0,30", "--no-warmup");
+    check_success(&o);
+    assert_non_null(strstr(o.out, " pp10 |"));
+    assert_non_null(strstr(o.out, " tg10 @ d30 |"));
+    outcome_finish(&o);
+    check_failure(RUN("bench", "-m", in_folder("short.gguf"), "-d", "40"), 1, "more than the 40");
     o = RUN("bench", "-m", model, "-p", "8", "-n", "4", "-d", "0,16", "-r", "1", "-o", "csv");
     check_success(&o);
     assert_non_null(strstr(o.out, "\"pp8 @ d16\""));

@@ -94,6 +94,7 @@ static void plans(void **state)
 
     check_failure(RUN("plan", "-m", path, "-c", "64", "-ub", "16", "--vram", "300K"), 1, "the model needs at least");
     check_failure(RUN("plan", "-m", in_folder("nothing.gguf")), 1, "no such file");
+    check_failure(RUN("plan", "-m", path, "--routing-trace", "x"), 2, "plan has no flag '--routing-trace'");
     check_failure(RUN("plan", "-m", path, "--ram", "1K"), 1, "the experts of this model need at least");
 }
 
