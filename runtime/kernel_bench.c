@@ -280,8 +280,10 @@ bool sc_kernel_bench(const struct sc_kernel_bench_params *params, struct sc_erro
     if (!complete(&b.p, e))
         return false;
     b.gpu = gpu_create(b.p.device, b.p.cache_dir, e);
-    if (b.gpu)
+    if (b.gpu) {
+        b.gpu->choices.may_round = b.gpu->info.kind != SC_DEVICE_CPU;
         findings_load(b.gpu, b.p.cache_dir);
+    }
     const bool ok = b.gpu && gpu_timer_init(&b.timer, b.gpu, e) &&
                     kernel_trials_init(&b.trials, b.gpu, wanted_bytes(&b), e) && measure_device(&b, e) &&
                     measure(&b, e);
