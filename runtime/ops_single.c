@@ -25,11 +25,11 @@ struct qkv_run {
     uint32_t n_accesses;
 };
 
-static void qkv(struct commands *c, struct qkv_run *run, enum sc_type type, struct tensor x, struct norm norm)
+/* w: the run's first matrix, which decides for all of them. */
+static void qkv(struct commands *c, struct qkv_run *run, struct tensor w, struct tensor x, struct norm norm)
 {
     struct qkv_args *args = &run->args;
-    const uint32_t rows = args->rows_q + args->rows_k + args->rows_v;
-    const struct variant *v = variant_of(c->gpu, FAMILY_QKV, type, rows, x.cols);
+    const struct variant *v = variant_of(c->gpu, FAMILY_QKV, w.type, w.rows, w.cols);
     const uint32_t n =
         groups(args->rows_q, v->tile_rows) + groups(args->rows_k, v->tile_rows) + groups(args->rows_v, v->tile_rows);
     x = norm_first(c, v, x, norm);
@@ -38,7 +38,7 @@ static void qkv(struct commands *c, struct qkv_run *run, enum sc_type type, stru
     args->cols = x.cols;
     args->eps = norm.eps;
     run->accesses[run->n_accesses++] = reads(x);
-    commands_dispatch(c, variant_program(v, type), args, run->accesses, run->n_accesses, spread_x(n), 1, spread_z(n));
+    commands_dispatch(c, variant_program(v, w.type), args, run->accesses, run->n_accesses, spread_x(n), 1, spread_z(n));
 }
 
 void op_qkv(struct commands *c, struct kv_cache kv, struct tensor q, struct tensor k, struct tensor v,
@@ -78,7 +78,7 @@ void op_qkv(struct commands *c, struct kv_cache kv, struct tensor q, struct tens
             .n_rot = h.n_rot,
             .kv_is_f16 = to[1].type == SC_F16,
         };
-        qkv(c, &run, w[first].type, x, norm);
+        qkv(c, &run, w[first], x, norm);
     }
     if (!is_fused)
         op_rope_store(c, kv, q, k, v, angles, step, h);
