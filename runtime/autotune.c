@@ -6,7 +6,6 @@
 #include "clock.h"
 #include "gpu_timer.h"
 #include "kernel_trials.h"
-#include "self_test.h"
 
 enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64 };
 
@@ -138,8 +137,8 @@ static bool time_variant(struct tuner *t, uint32_t n_columns, uint32_t variant, 
 }
 
 /* Times the variants until `deadline`; what is found by then is found, if it was more than one. */
-static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, double deadline,
-                        struct sc_error *e)
+static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, struct listener listener,
+                        double deadline, struct sc_error *e)
 {
     const enum family family = family_for(n_columns);
     struct findings *f = &t->gpu->choices.findings;
@@ -160,7 +159,7 @@ static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix
         double seconds;
         if (!variant_is_usable(t->gpu, family, i, m->type))
             continue;
-        if (!self_test_variant(t->gpu, family, i, m->type, &is_right, e))
+        if (!self_test_variant(t->gpu, family, i, m->type, listener, &is_right, e))
             return false;
         if (!is_right)
             continue;
@@ -190,7 +189,7 @@ static bool tune_all(struct tuner *t, const struct autotune *a, uint32_t n_open,
             if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, done, n_open))
                 return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
             const double now = clock_seconds(), left = end - now;
-            if (left > 0 && !tune_matrix(t, COLUMNS[c], m, now + left / (n_open - done), e))
+            if (left > 0 && !tune_matrix(t, COLUMNS[c], m, a->listener, now + left / (n_open - done), e))
                 return false;
             done++;
         }

@@ -6,7 +6,7 @@
 #ifndef SCORIA_AUTOTUNE_H
 #define SCORIA_AUTOTUNE_H
 
-#include "gpu.h"
+#include "self_test.h"
 
 enum { AUTOTUNE_MAX_MATRICES = 32 };
 
@@ -22,6 +22,7 @@ struct autotune {
     double seconds;     /* no new variant is timed after so long; what is left stays open for the next call */
     bool (*progress)(void *user, enum sc_phase phase, uint64_t done, uint64_t total); /* may be NULL; false cancels */
     void *user;
+    struct listener listener;
 };
 
 /*

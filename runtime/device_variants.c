@@ -2,6 +2,7 @@
 /* What `scoria devices` tells of a device's kernels. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "findings.h"
 #include "self_test.h"
@@ -19,13 +20,15 @@ static uint32_t n_variants(enum family family)
 
 static bool test_everything(struct gpu *gpu, struct sc_error *e)
 {
-    findings_forget(gpu);
+    struct findings *f = &gpu->choices.findings;
+    memset(f->passed, 0, sizeof(f->passed));
+    memset(f->failed, 0, sizeof(f->failed));
     for (enum family family = 0; family < N_FAMILIES; family++)
         for (uint32_t i = 0; i < n_variants(family); i++)
             for (uint32_t t = 0; t < N_TYPES; t++) {
                 bool is_right;
                 if (variant_is_usable(gpu, family, i, TYPES[t]) &&
-                    !self_test_variant(gpu, family, i, TYPES[t], &is_right, e))
+                    !self_test_variant(gpu, family, i, TYPES[t], (struct listener){0}, &is_right, e))
                     return false;
             }
     return true;
@@ -36,7 +39,7 @@ static bool test_used(struct gpu *gpu, struct sc_error *e)
     uint32_t types[N_FAMILIES] = {0};
     for (enum family family = 0; family < N_FAMILIES; family++)
         types[family] = UINT32_C(1) << TYPES[0];
-    return self_test(gpu, types, NULL, NULL, e);
+    return self_test(gpu, types, (struct listener){0}, e);
 }
 
 /* For how many of the matrices that were timed it was the fastest. */
@@ -92,6 +95,8 @@ bool sc_device_variants(uint32_t index, const char *cache_dir, bool test_all, st
                         struct sc_error *e)
 {
     char name[16];
+    *variants = NULL;
+    *n = 0;
     snprintf(name, sizeof(name), "%u", index);
     struct gpu *gpu = gpu_create(name, cache_dir, e);
     if (!gpu)
@@ -100,16 +105,12 @@ bool sc_device_variants(uint32_t index, const char *cache_dir, bool test_all, st
     findings_load(gpu, cache_dir);
     bool ok = (!test_all || test_everything(gpu, e)) && test_used(gpu, e);
     findings_save(gpu, cache_dir);
-    *n = 0;
-    for (enum family family = 0; family < N_FAMILIES; family++)
-        *n += n_variants(family);
-    *variants = ok ? calloc(*n, sizeof(**variants)) : NULL;
+    *variants = ok ? calloc(N_FAMILIES * MAX_VARIANTS, sizeof(**variants)) : NULL;
     if (ok && !*variants)
         ok = sc_fail_memory(e, "the list of kernels");
-    size_t at = 0;
     for (enum family family = 0; ok && family < N_FAMILIES; family++)
         for (uint32_t i = 0; i < n_variants(family); i++)
-            describe(&(*variants)[at++], gpu, family, i);
+            describe(&(*variants)[(*n)++], gpu, family, i);
     gpu_destroy(gpu);
     return ok;
 }

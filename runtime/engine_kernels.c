@@ -82,7 +82,8 @@ static bool tune(struct sc_engine *engine, struct sc_error *e)
                                .max_bytes = engine_budget(engine) / 2,
                                .seconds = TUNING_SECONDS,
                                .progress = p->progress,
-                               .user = p->user};
+                               .user = p->user,
+                               .listener = {p->log, p->user}};
     return autotune(engine->gpu, &a, e);
 }
 
@@ -94,7 +95,7 @@ bool engine_choose_kernels(struct sc_engine *engine, struct sc_error *e)
     engine->gpu->choices.may_round = p->activations == SC_ACTIVATIONS_AUTO && engine->gpu->info.kind != SC_DEVICE_CPU;
     engine->gpu->choices.ignores_tuned = p->no_autotune;
     findings_load(engine->gpu, p->cache_dir);
-    const bool ok = tune(engine, e) && self_test(engine->gpu, types, p->log, p->user, e);
+    const bool ok = tune(engine, e) && self_test(engine->gpu, types, (struct listener){p->log, p->user}, e);
     findings_save(engine->gpu, p->cache_dir);
     return ok;
 }

@@ -102,7 +102,10 @@ bool buffer_import(struct gpu *gpu, struct buffer *b, const void *memory, uint64
 
 /* ---- pipeline.c ---- */
 
-/* The compiled program, which it compiles unless it has already; VK_NULL_HANDLE: it cannot, and *e says why. */
+/*
+ * The compiled program, which it compiles unless it has already; VK_NULL_HANDLE: it cannot, and *e says why,
+ * SC_UNSUPPORTED where the driver refuses it.
+ */
 VkPipeline gpu_pipeline(struct gpu *gpu, const struct program *program, struct sc_error *e) SC_CHECK;
 
 /* Forgets all that is compiled. Nothing that uses it may be recorded or running. */

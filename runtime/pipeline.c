@@ -5,6 +5,19 @@
 
 #include "gpu.h"
 
+/* A device whose driver refuses a kernel is not lost: another kernel may do. */
+static bool check(const struct gpu *gpu, VkResult result, const char *what, struct sc_error *e)
+{
+    switch (result) {
+    case VK_SUCCESS:
+    case VK_ERROR_OUT_OF_HOST_MEMORY:
+    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+    case VK_ERROR_DEVICE_LOST: return gpu_check(gpu, result, what, e);
+    default:
+        return sc_fail(e, SC_UNSUPPORTED, "%s: the driver could not %s (error %d)", gpu->info.name, what, (int)result);
+    }
+}
+
 static VkPipeline compile(struct gpu *gpu, const struct program *program, struct sc_error *e)
 {
     const struct kernel_info *info = &kernel_infos[program->kernel];
@@ -17,7 +30,7 @@ static VkPipeline compile(struct gpu *gpu, const struct program *program, struct
         .pCode = info->spirv,
     };
     VkShaderModule module;
-    if (!gpu_check(gpu, gpu->vk.vkCreateShaderModule(gpu->device, &module_info, NULL, &module), what, e))
+    if (!check(gpu, gpu->vk.vkCreateShaderModule(gpu->device, &module_info, NULL, &module), what, e))
         return VK_NULL_HANDLE;
     VkSpecializationMapEntry entries[N_CONSTANTS];
     uint32_t n_entries = 0;
@@ -47,7 +60,7 @@ static VkPipeline compile(struct gpu *gpu, const struct program *program, struct
     };
     VkPipeline handle = VK_NULL_HANDLE;
     const bool ok =
-        gpu_check(gpu, gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &create, NULL, &handle), what, e);
+        check(gpu, gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &create, NULL, &handle), what, e);
     gpu->vk.vkDestroyShaderModule(gpu->device, module, NULL);
     return ok ? handle : VK_NULL_HANDLE;
 }

@@ -56,6 +56,11 @@ bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t varia
            (v->rounding == ROUNDS_NOTHING || choices->may_round);
 }
 
+enum family family_timed(enum family family)
+{
+    return family > FAMILY_MATMUL ? FAMILY_MATVEC : family;
+}
+
 const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
                                  uint32_t cols)
 {
@@ -64,11 +69,10 @@ const struct variant *variant_of(const struct gpu *gpu, enum family family, enum
     if (gpu->choices.forced[family])
         return &variants[gpu->choices.forced[family] - 1];
     const struct findings *f = &gpu->choices.findings;
-    const enum family timed = family > FAMILY_MATMUL ? FAMILY_MATVEC : family; /* of fused kernels, their pieces were */
     for (uint32_t k = 0; k < f->n_tuned && !gpu->choices.ignores_tuned; k++) {
         const struct tuned *t = &f->tuned[k];
-        if (t->family == timed && t->type == type && t->rows == rows && t->cols == cols &&
-            variant_is_usable(gpu, family, t->variant, type))
+        if (t->family == family_timed(family) && t->type == type && t->rows == rows && t->cols == cols &&
+            (f->passed[family][t->variant] >> type & 1) && variant_is_usable(gpu, family, t->variant, type))
             return &variants[t->variant];
     }
     while (i + 1 < n && !variant_is_usable(gpu, family, i, type))

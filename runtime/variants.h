@@ -96,7 +96,13 @@ struct choices {
     bool ignores_tuned;         /* the table's order decides, whatever was measured */
 };
 
-/* The variant for a matrix (rows, cols) of this type; there always is one. */
+/* The family whose timings stand for this one's: of fused kernels, their pieces are timed. */
+enum family family_timed(enum family family);
+
+/*
+ * The variant for a matrix (rows, cols) of this type; there always is one. What was the fastest is taken once it is
+ * known to be right.
+ */
 const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
                                  uint32_t cols);
 

@@ -28,7 +28,7 @@ enum { MAX_WRONG = 64, OP_NOP = 0, OP_COPY = 83, OP_FADD = 129, OP_FSUB = 131, O
 static struct {
     struct program wrong[MAX_WRONG]; /* these are miscompiled */
     uint32_t n_wrong;
-    bool refuses; /* to compile them, instead */
+    VkResult refusal; /* to compile them, instead */
     uint32_t n_compiled;
     enum kernel kernel; /* of the last module */
     PFN_vkCreateShaderModule create_module;
@@ -90,8 +90,8 @@ static VkResult VKAPI_CALL create_pipelines(VkDevice d, VkPipelineCache cache, u
     driver.n_compiled++;
     if (!is_wrong(info))
         return driver.create_pipelines(d, cache, n, info, a, pipeline);
-    if (driver.refuses)
-        return VK_ERROR_UNKNOWN;
+    if (driver.refusal)
+        return driver.refusal;
     VkComputePipelineCreateInfo changed = *info;
     changed.stage.module = wrong_module(d);
     const VkResult result = driver.create_pipelines(d, cache, n, &changed, a, pipeline);
@@ -124,7 +124,7 @@ static struct gpu *open_gpu(void)
 {
     struct sc_error e = {0};
     driver.n_wrong = 0;
-    driver.refuses = false;
+    driver.refusal = VK_SUCCESS;
     struct gpu *gpu = gpu_create(NULL, "", &e);
     if (!gpu)
         fail_msg("%s", e.text);
@@ -137,7 +137,7 @@ static bool test_one(struct gpu *gpu, enum family family, uint32_t variant, enum
 {
     struct sc_error e = {0};
     bool is_right = false;
-    if (!self_test_variant(gpu, family, variant, type, &is_right, &e))
+    if (!self_test_variant(gpu, family, variant, type, (struct listener){0}, &is_right, &e))
         fail_msg("%s: %s", family_names[family], e.text);
     return is_right;
 }
@@ -211,7 +211,7 @@ static void check_next_rung(bool refuses)
         const bool has_another = first + 1 < (family_variants(family, &n), n);
         make_wrong(gpu, family, first, model_type);
         gpu_destroy(gpu);
-        driver.refuses = refuses;
+        driver.refusal = refuses ? VK_ERROR_UNKNOWN : VK_SUCCESS;
         heard.n_warnings = 0;
         struct sc_engine_params params = {.model_path = t.path, .cache_dir = "", .log = hear, .kv_type = SC_KV_F32};
         struct sc_error e = {0};
@@ -259,11 +259,89 @@ static void test_nothing_right(void **state)
     for (uint32_t i = 0; i < n; i++)
         if (variant_is_usable(gpu, FAMILY_MATMUL, i, SC_Q4_0))
             make_wrong(gpu, FAMILY_MATMUL, i, SC_Q4_0);
-    assert_false(self_test(gpu, type_bits, NULL, NULL, &e));
+    assert_false(self_test(gpu, type_bits, (struct listener){0}, &e));
     assert_int_equal(e.code, SC_NO_DEVICE);
     assert_non_null(strstr(e.text, gpu->info.name));
     assert_non_null(strstr(e.text, "matmul"));
     gpu_destroy(gpu);
+}
+
+static void test_list_of_wrong_device(void **state)
+{
+    (void)state;
+    uint32_t n;
+    struct gpu *gpu = open_gpu();
+    struct sc_variant left, *variants = &left;
+    size_t n_listed = 1;
+    struct sc_error e = {0};
+    (void)family_variants(FAMILY_DOWN, &n);
+    for (uint32_t i = 0; i < n; i++)
+        if (variant_is_usable(gpu, FAMILY_DOWN, i, SC_Q4_K))
+            make_wrong(gpu, FAMILY_DOWN, i, SC_Q4_K);
+    assert_false(sc_device_variants(gpu->info.index, "", false, &variants, &n_listed, &e));
+    assert_int_equal(e.code, SC_NO_DEVICE);
+    assert_null(variants);
+    assert_int_equal(n_listed, 0);
+    gpu_destroy(gpu);
+}
+
+/* A device that is lost while it compiles says nothing about the kernel. */
+static void test_lost_device(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    struct sc_error e = {0};
+    bool is_right;
+    const uint32_t first = first_variant(gpu, FAMILY_MATVEC, SC_Q4_0);
+    make_wrong(gpu, FAMILY_MATVEC, first, SC_Q4_0);
+    driver.refusal = VK_ERROR_DEVICE_LOST;
+    assert_false(self_test_variant(gpu, FAMILY_MATVEC, first, SC_Q4_0, (struct listener){0}, &is_right, &e));
+    assert_int_equal(e.code, SC_DEVICE_LOST);
+    assert_true(variant_is_usable(gpu, FAMILY_MATVEC, first, SC_Q4_0));
+    gpu_destroy(gpu);
+}
+
+/* What is kept says that all variants are wrong: not without testing them once more. */
+static void test_stale_findings(void **state)
+{
+    (void)state;
+    const uint32_t type_bits[N_FAMILIES] = {[FAMILY_MATMUL] = UINT32_C(1) << SC_Q4_0};
+    struct gpu *gpu = open_gpu();
+    struct sc_error e = {0};
+    memset(gpu->choices.findings.failed, 0xFF, sizeof gpu->choices.findings.failed);
+    if (!self_test(gpu, type_bits, (struct listener){0}, &e))
+        fail_msg("%s", e.text);
+    gpu_destroy(gpu);
+}
+
+/* A fused kernel takes what was timed of matvec, once it has been tested itself. */
+static void test_tuned_variant(void **state)
+{
+    (void)state;
+    const uint32_t type_bits[N_FAMILIES] = {[FAMILY_DOWN] = UINT32_C(1) << SC_Q4_0};
+    for (int wrong = 0; wrong < 2; wrong++) {
+        uint32_t n;
+        struct gpu *gpu = open_gpu();
+        struct findings *f = &gpu->choices.findings;
+        struct sc_error e = {0};
+        const uint32_t first = first_variant(gpu, FAMILY_DOWN, SC_Q4_0);
+        const struct variant *variants = family_variants(FAMILY_DOWN, &n);
+        uint32_t tuned = n - 1;
+        while (tuned > first && !variant_is_usable(gpu, FAMILY_DOWN, tuned, SC_Q4_0))
+            tuned--;
+        assert_true(tuned > first);
+        f->tuned[f->n_tuned++] =
+            (struct tuned){.family = FAMILY_MATVEC, .type = SC_Q4_0, .rows = 64, .cols = 64, .variant = tuned};
+        if (wrong)
+            make_wrong(gpu, FAMILY_DOWN, tuned, SC_Q4_0);
+        assert_ptr_equal(variant_of(gpu, FAMILY_DOWN, SC_Q4_0, 64, 64), &variants[first]);
+        heard.n_warnings = 0;
+        if (!self_test(gpu, type_bits, (struct listener){.log = hear}, &e))
+            fail_msg("%s", e.text);
+        assert_int_equal(heard.n_warnings, wrong);
+        assert_ptr_equal(variant_of(gpu, FAMILY_DOWN, SC_Q4_0, 64, 64), &variants[wrong ? first : tuned]);
+        gpu_destroy(gpu);
+    }
 }
 
 /* ---- the cache folder ---- */
@@ -292,7 +370,7 @@ static uint32_t start(struct gpu *gpu)
     findings_forget(gpu); /* what this process knows, not the file */
     findings_load(gpu, folder);
     driver.n_compiled = 0;
-    if (!self_test(gpu, type_bits, hear, NULL, &e))
+    if (!self_test(gpu, type_bits, (struct listener){.log = hear}, &e))
         fail_msg("%s", e.text);
     findings_save(gpu, folder);
     return driver.n_compiled;
@@ -339,8 +417,15 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_variant), cmocka_unit_test(test_next_rung), cmocka_unit_test(test_refused_kernel),
-        cmocka_unit_test(test_nothing_right), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_every_variant),
+        cmocka_unit_test(test_next_rung),
+        cmocka_unit_test(test_refused_kernel),
+        cmocka_unit_test(test_nothing_right),
+        cmocka_unit_test(test_list_of_wrong_device),
+        cmocka_unit_test(test_lost_device),
+        cmocka_unit_test(test_stale_findings),
+        cmocka_unit_test(test_tuned_variant),
+        cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
