@@ -25,29 +25,44 @@ struct tuner {
     bool is_filled;
 };
 
-static bool is_known(const struct gpu *gpu, enum family family, const struct matrix_shape *m)
+/* NULL: nothing was timed yet. */
+static struct tuned *find_tuned(struct gpu *gpu, enum family family, const struct matrix_shape *m)
 {
-    const struct findings *f = &gpu->choices.findings;
+    struct findings *f = &gpu->choices.findings;
     for (uint32_t i = 0; i < f->n_tuned; i++)
         if (f->tuned[i].family == family && f->tuned[i].type == m->type && f->tuned[i].rows == m->rows &&
             f->tuned[i].cols == m->cols)
-            return true;
-    return f->n_tuned == MAX_TUNED;
+            return &f->tuned[i];
+    return NULL;
 }
 
-static uint32_t n_usable(const struct gpu *gpu, enum family family, enum sc_type type)
+/* Variants from `first` on. */
+static uint32_t n_usable(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t first)
 {
     uint32_t n, usable = 0;
     (void)family_variants(family, &n);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = first; i < n; i++)
         usable += variant_is_usable(gpu, family, i, type);
     return usable;
 }
 
-/* Whether there is something to find out. */
-static bool is_open(const struct gpu *gpu, enum family family, const struct matrix_shape *m)
+/* How often different weights of this shape lie in so much memory; 0: not once. */
+static uint64_t n_copies(const struct matrix_shape *m, uint64_t weight_bytes, uint64_t *stride)
 {
-    return n_usable(gpu, family, m->type) > 1 && !is_known(gpu, family, m);
+    const struct tensor w = {.type = m->type, .rows = m->rows, .cols = m->cols};
+    const uint64_t unit = kernel_unit(m->type), bytes = tensor_size_bytes(&w) + BUFFER_PADDING_BYTES;
+    *stride = (bytes + unit - 1) / unit * unit;
+    return weight_bytes / *stride;
+}
+
+/* Whether there is something to find out, and memory for it. */
+static bool is_open(struct gpu *gpu, enum family family, const struct matrix_shape *m, uint64_t weight_bytes)
+{
+    const struct tuned *known = find_tuned(gpu, family, m);
+    uint64_t stride;
+    return n_copies(m, weight_bytes, &stride) > 0 &&
+           (known ? n_usable(gpu, family, m->type, known->next) > 0
+                  : n_usable(gpu, family, m->type, 0) > 1 && gpu->choices.findings.n_tuned < MAX_TUNED);
 }
 
 static uint64_t value_bytes(const struct autotune *a)
@@ -60,13 +75,18 @@ static uint64_t value_bytes(const struct autotune *a)
     return most * MAX_COLUMNS * sizeof(float);
 }
 
-static bool tuner_init(struct tuner *t, struct gpu *gpu, const struct autotune *a, struct sc_error *e)
+/* For weights, beside the values. */
+static uint64_t weight_bytes(const struct gpu *gpu, const struct autotune *a)
 {
     const uint64_t values = value_bytes(a), most = a->max_bytes > values ? a->max_bytes - values : 0;
+    return kernel_trials_bytes(gpu, most < WEIGHT_BYTES ? most : WEIGHT_BYTES);
+}
+
+static bool tuner_init(struct tuner *t, struct gpu *gpu, const struct autotune *a, struct sc_error *e)
+{
     *t = (struct tuner){.gpu = gpu};
-    return gpu_timer_init(&t->timer, gpu, e) &&
-           kernel_trials_init(&t->trials, gpu, most < WEIGHT_BYTES ? most : WEIGHT_BYTES, e) &&
-           buffer_init(gpu, &t->values, MEMORY_DEVICE, values, "choosing kernels", e);
+    return gpu_timer_init(&t->timer, gpu, e) && kernel_trials_init(&t->trials, gpu, weight_bytes(gpu, a), e) &&
+           buffer_init(gpu, &t->values, MEMORY_DEVICE, value_bytes(a), "choosing kernels", e);
 }
 
 static void tuner_finish(struct tuner *t)
@@ -77,22 +97,14 @@ static void tuner_finish(struct tuner *t)
     gpu_timer_finish(&t->timer);
 }
 
-/* How often different weights of this shape lie in the memory; 0: not once. */
-static uint64_t n_copies(const struct tuner *t, const struct matrix_shape *m, uint64_t *stride)
-{
-    const struct tensor w = {.type = m->type, .rows = m->rows, .cols = m->cols};
-    const uint64_t unit = kernel_unit(m->type), bytes = tensor_size_bytes(&w) + BUFFER_PADDING_BYTES;
-    *stride = (bytes + unit - 1) / unit * unit;
-    return t->trials.weights.size_bytes / *stride;
-}
-
 /* One run of `repeats` products, the first with copy `first` of the weights. */
 static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, uint32_t repeats,
                      uint64_t first, double *seconds, struct sc_error *e)
 {
     struct commands *c = &t->trials.commands;
     uint64_t stride;
-    const uint64_t copies = n_copies(t, m, &stride), x_bytes = (uint64_t)n_columns * m->cols * sizeof(float);
+    const uint64_t copies = n_copies(m, t->trials.weights.size_bytes, &stride),
+                   x_bytes = (uint64_t)n_columns * m->cols * sizeof(float);
     const struct tensor x = {.address = t->values.address, .type = SC_F32, .rows = n_columns, .cols = m->cols},
                         y = {.address = x.address + x_bytes, .type = SC_F32, .rows = x.rows, .cols = m->rows};
     commands_begin(c, false);
@@ -136,43 +148,42 @@ static bool time_variant(struct tuner *t, uint32_t n_columns, uint32_t variant, 
     return true;
 }
 
-/* Times the variants until `deadline`; what is found by then is found, if it was more than one. */
+/* Goes on with the variants until `deadline`, with one at least; the next start does with those that are left. */
 static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, struct listener listener,
                         double deadline, struct sc_error *e)
 {
     const enum family family = family_for(n_columns);
     struct findings *f = &t->gpu->choices.findings;
-    double best = 0;
-    uint32_t n, chosen = 0, n_timed = 0;
-    uint64_t stride;
+    struct tuned *best = find_tuned(t->gpu, family, m);
+    uint32_t n;
     (void)family_variants(family, &n);
-    if (n_copies(t, m, &stride) == 0)
-        return true;
     if (!t->is_filled || t->filled != m->type) {
         if (!kernel_trials_fill(&t->trials, m->type, e))
             return false;
         t->filled = m->type;
         t->is_filled = true;
     }
-    for (uint32_t i = 0; i < n && clock_seconds() < deadline; i++) {
+    if (!best) {
+        best = &f->tuned[f->n_tuned++];
+        *best = (struct tuned){.family = family, .type = m->type, .rows = m->rows, .cols = m->cols};
+    }
+    for (bool is_first = true; best->next < n && (is_first || clock_seconds() < deadline); best->next++) {
         bool is_right;
         double seconds;
-        if (!variant_is_usable(t->gpu, family, i, m->type))
+        if (!variant_is_usable(t->gpu, family, best->next, m->type))
             continue;
-        if (!self_test_variant(t->gpu, family, i, m->type, listener, &is_right, e))
+        is_first = false;
+        if (!self_test_variant(t->gpu, family, best->next, m->type, listener, &is_right, e))
             return false;
         if (!is_right)
             continue;
-        if (!time_variant(t, n_columns, i, m, &seconds, e))
+        if (!time_variant(t, n_columns, best->next, m, &seconds, e))
             return false;
-        if (n_timed++ == 0 || seconds < best * CLEARLY) {
-            best = seconds;
-            chosen = i;
+        if (!(best->seconds > 0) || seconds < (double)best->seconds * CLEARLY) {
+            best->seconds = (float)seconds;
+            best->variant = best->next;
         }
     }
-    if (n_timed > 1)
-        f->tuned[f->n_tuned++] =
-            (struct tuned){.family = family, .type = m->type, .rows = m->rows, .cols = m->cols, .variant = chosen};
     return true;
 }
 
@@ -184,7 +195,7 @@ static bool tune_all(struct tuner *t, const struct autotune *a, uint32_t n_open,
     for (uint32_t c = 0; c < N_COLUMNS; c++)
         for (uint32_t i = 0; i < a->n_matrices; i++) {
             const struct matrix_shape *m = &a->matrices[i];
-            if (!is_open(t->gpu, family_for(COLUMNS[c]), m))
+            if (!is_open(t->gpu, family_for(COLUMNS[c]), m, t->trials.weights.size_bytes))
                 continue;
             if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, done, n_open))
                 return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
@@ -202,10 +213,11 @@ bool autotune(struct gpu *gpu, const struct autotune *a, struct sc_error *e)
 {
     struct tuner t;
     struct sc_error failure = {0};
+    const uint64_t bytes = weight_bytes(gpu, a);
     uint32_t n_open = 0;
     for (uint32_t c = 0; c < N_COLUMNS; c++)
         for (uint32_t i = 0; i < a->n_matrices; i++)
-            n_open += is_open(gpu, family_for(COLUMNS[c]), &a->matrices[i]);
+            n_open += is_open(gpu, family_for(COLUMNS[c]), &a->matrices[i], bytes);
     if (n_open == 0)
         return true;
     const bool ok = tuner_init(&t, gpu, a, &failure) && tune_all(&t, a, n_open, &failure);

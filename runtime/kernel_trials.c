@@ -46,11 +46,16 @@ static uint64_t head_bytes(void)
     return place_groups(&r, &most, KERNEL_MAX_TOKENS, sizeof(struct head));
 }
 
-bool kernel_trials_init(struct kernel_trials *k, struct gpu *gpu, uint64_t wanted_bytes, struct sc_error *e)
+uint64_t kernel_trials_bytes(const struct gpu *gpu, uint64_t wanted_bytes)
 {
     const uint64_t free_bytes = gpu_free_bytes(gpu) / 2, largest = gpu->max_allocation - BUFFER_PADDING_BYTES;
-    uint64_t bytes = wanted_bytes < free_bytes ? wanted_bytes : free_bytes;
-    bytes = bytes < largest ? bytes : largest;
+    const uint64_t bytes = wanted_bytes < free_bytes ? wanted_bytes : free_bytes;
+    return bytes < largest ? bytes : largest;
+}
+
+bool kernel_trials_init(struct kernel_trials *k, struct gpu *gpu, uint64_t wanted_bytes, struct sc_error *e)
+{
+    const uint64_t bytes = kernel_trials_bytes(gpu, wanted_bytes);
     *k = (struct kernel_trials){.gpu = gpu};
     return commands_init(&k->commands, gpu, e) &&
            buffer_init(gpu, &k->staging, MEMORY_UPLOAD, CHUNK_BYTES, "the benchmark", e) &&

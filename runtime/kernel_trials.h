@@ -18,7 +18,10 @@ struct kernel_trials {
     uint64_t n_runs;       /* so far: each takes the next copy of its weights */
 };
 
-/* wanted_bytes: of weights; less where the device has not as much to spare. */
+/* How many bytes of weights kernel_trials_init gives to who wants so many: less where the device has not as much. */
+uint64_t kernel_trials_bytes(const struct gpu *gpu, uint64_t wanted_bytes);
+
+/* wanted_bytes: of weights. */
 bool kernel_trials_init(struct kernel_trials *k, struct gpu *gpu, uint64_t wanted_bytes, struct sc_error *e) SC_CHECK;
 void kernel_trials_finish(struct kernel_trials *k); /* accepts a zeroed struct; the device must be idle */
 

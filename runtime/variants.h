@@ -73,9 +73,10 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
 
 /* ---- variants.c ---- */
 
-/* The fastest variant for a matrix (rows, cols). */
+/* The fastest variant for a matrix (rows, cols), of those before `next` in the table; the others were not timed yet. */
 struct tuned {
-    uint32_t family, type, rows, cols, variant;
+    uint32_t family, type, rows, cols, variant, next;
+    float seconds; /* that it took; 0: none was timed */
 };
 
 enum { MAX_TUNED = 128 };

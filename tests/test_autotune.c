@@ -140,6 +140,52 @@ static void test_slow_one(void **state)
     gpu_destroy(gpu);
 }
 
+/* A start that has too little time goes on where the one before it stopped, and the last one chooses as if at once. */
+static void test_hasty_starts(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    const enum family family = FAMILY_MATVEC;
+    uint32_t n, left[2], n_starts = 0;
+    struct sc_error e = {0};
+    struct autotune hasty = job;
+    hasty.seconds = 1e-4;
+    leave_two(gpu, family, left);
+    const struct variant *variants = family_variants(family, &n);
+    const struct program program = variant_program(&variants[left[0]], shape.type);
+    driver.slow = gpu_pipeline(gpu, &program, &e);
+    assert_true(driver.slow != VK_NULL_HANDLE);
+    calls_left = 1000;
+    for (n_calls = 1; n_calls > 0 && n_starts < 100; n_starts++) {
+        n_calls = 0;
+        if (!autotune(gpu, &hasty, &e))
+            fail_msg("%s", e.text);
+    }
+    assert_in_range(n_starts, 3, 99); /* two variants, and nothing is left */
+    assert_int_equal(gpu->choices.findings.n_tuned, 1);
+    assert_ptr_equal(variant_of(gpu, family, shape.type, shape.rows, shape.cols), &variants[left[1]]);
+    driver.slow = VK_NULL_HANDLE;
+    gpu_destroy(gpu);
+}
+
+/* A matrix that never fits costs no start anything. */
+static void test_large_matrix(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    const struct matrix_shape large = {SC_Q8_0, 1 << 14, 512};
+    struct autotune a = job;
+    struct sc_error e = {0};
+    a.matrices = &large;
+    a.max_bytes = 24 << 20; /* its vectors take 17 MB, and it 9 */
+    findings_forget(gpu);
+    n_calls = driver.n_dispatches = 0;
+    assert_true(autotune(gpu, &a, &e));
+    assert_int_equal(n_calls, 0);
+    assert_int_equal(driver.n_dispatches, 0);
+    gpu_destroy(gpu);
+}
+
 /* All that the device can run: each family has a choice, and one that it can use. */
 static void test_all(void **state)
 {
@@ -188,9 +234,8 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_one),
-        cmocka_unit_test(test_all),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_slow_one), cmocka_unit_test(test_hasty_starts), cmocka_unit_test(test_large_matrix),
+        cmocka_unit_test(test_all),      cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
