@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "autotune.h"
 #include "engine.h"
 #include "findings.h"
 #include "self_test.h"
@@ -344,6 +345,28 @@ static void test_tuned_variant(void **state)
     }
 }
 
+static void test_warning_while_tuning(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    struct findings *f = &gpu->choices.findings;
+    struct sc_error e = {0};
+    const struct matrix_shape shape = {SC_Q8_0, 64, 256};
+    const struct autotune a = {
+        .matrices = &shape, .n_matrices = 1, .max_bytes = 8 << 20, .seconds = 1e9, .listener = {.log = hear}};
+    memset(f->failed[FAMILY_MATMUL_FEW], 0xFF, sizeof f->failed[0]);
+    memset(f->failed[FAMILY_MATMUL], 0xFF, sizeof f->failed[0]);
+    const uint32_t first = first_variant(gpu, FAMILY_MATVEC, SC_Q8_0);
+    make_wrong(gpu, FAMILY_MATVEC, first, SC_Q8_0);
+    heard.n_warnings = 0;
+    if (!autotune(gpu, &a, &e))
+        fail_msg("%s", e.text);
+    assert_int_equal(heard.n_warnings, 1);
+    assert_int_equal(f->n_tuned, 1);
+    assert_int_not_equal(f->tuned[0].variant, first);
+    gpu_destroy(gpu);
+}
+
 /* ---- the cache folder ---- */
 
 static char folder[] = "self-test-cache-XXXXXX";
@@ -417,15 +440,11 @@ static void test_cache(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_variant),
-        cmocka_unit_test(test_next_rung),
-        cmocka_unit_test(test_refused_kernel),
-        cmocka_unit_test(test_nothing_right),
-        cmocka_unit_test(test_list_of_wrong_device),
-        cmocka_unit_test(test_lost_device),
-        cmocka_unit_test(test_stale_findings),
-        cmocka_unit_test(test_tuned_variant),
-        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_every_variant),        cmocka_unit_test(test_next_rung),
+        cmocka_unit_test(test_refused_kernel),       cmocka_unit_test(test_nothing_right),
+        cmocka_unit_test(test_list_of_wrong_device), cmocka_unit_test(test_lost_device),
+        cmocka_unit_test(test_stale_findings),       cmocka_unit_test(test_tuned_variant),
+        cmocka_unit_test(test_warning_while_tuning), cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
