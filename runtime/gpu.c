@@ -185,13 +185,13 @@ struct gpu *gpu_create(const char *device, const char *cache_dir, struct sc_erro
         sc_fail_memory(e, "the device");
         return NULL;
     }
-    /* until more is known: some milliseconds of a slow GPU, some tens of a processor */
-    gpu->piece_work = gpu->info.kind == SC_DEVICE_CPU ? 1e8 : 1e9;
     if (!instance_create(&gpu->instance, e) || !choose_device(gpu, device, e) || !open_device(gpu, e) ||
         !create_objects(gpu, e) || !pipeline_cache_load(gpu, cache_dir, e)) {
         gpu_destroy(gpu);
         return NULL;
     }
+    /* until more is known: some milliseconds of a slow GPU, some tens of a processor */
+    gpu->piece_work = gpu->info.kind == SC_DEVICE_CPU ? 1e8 : 1e9;
     return gpu;
 }
 
