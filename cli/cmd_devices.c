@@ -224,13 +224,28 @@ static void look_at(struct listed *d, bool test_all)
         snprintf(d->unusable, sizeof d->unusable, "%s", e.text);
 }
 
+/* As sc_devices, or the one that is asked for. */
+static bool find(const struct options *o, struct sc_device_info **devices, size_t *n, struct sc_error *e)
+{
+    if (!o->device)
+        return sc_devices(devices, n, e);
+    *n = 1;
+    *devices = malloc(sizeof **devices);
+    if (!*devices)
+        return sc_fail_memory(e, "the device");
+    if (sc_device_find(o->device, *devices, e))
+        return true;
+    free(*devices);
+    return false;
+}
+
 static int run(const struct options *o)
 {
     struct sc_device_info *devices;
     size_t n_devices;
     struct sc_error e = {0};
 
-    if (!sc_devices(&devices, &n_devices, &e))
+    if (!find(o, &devices, &n_devices, &e))
         return engine_failed(&e);
     struct listed *list = calloc(n_devices, sizeof *list);
     if (!list) {
@@ -257,12 +272,12 @@ static int run(const struct options *o)
     return EXIT_OK;
 }
 
-static const enum option_id options[] = {OPTION_SELF_TEST, OPTION_JSON};
+static const enum option_id options[] = {OPTION_DEVICES_DEVICE, OPTION_SELF_TEST, OPTION_JSON};
 
 const struct command command_devices = {
     .name = "devices",
     .summary = "list the Vulkan devices and what they can do",
-    .usage = "[--self-test] [--json]",
+    .usage = "[--device N|NAME] [--self-test] [--json]",
     .details =
         "Below the table: which kernel each family got (used), and why not those that would be faster by the table. A\n"
         "self-test computes known answers with what will be used; its result is kept for the device and its driver.\n"

@@ -116,6 +116,8 @@ static const struct option rows[N_OPTIONS] = {
            "do not begin with the experts that earlier runs used most,\nand do not keep those of this one"),
     TEXT(OPTION_ROUTING_TRACE, "--routing-trace", "FILE", routing_trace, false,
          "write which experts every token chose, for\ntools/simulate-experts"),
+    TEXT(OPTION_DEVICES_DEVICE, "--device", "N|NAME", device, false,
+         "only this one: its index or a part of its name; of several\nthe best"),
     SWITCH(OPTION_SELF_TEST, "--self-test", self_test,
            "test every kernel that the devices can run, whatever is\nkept, and list them all"),
     SWITCH(OPTION_JSON, "--json", json, "print JSON"),

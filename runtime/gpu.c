@@ -63,11 +63,12 @@ static void list_names(VkPhysicalDevice *devices, uint32_t n, char *text, size_t
     }
 }
 
-static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *e)
+static bool choose_device(VkInstance instance, const char *device, VkPhysicalDevice *physical,
+                          struct sc_device_info *chosen, struct sc_error *e)
 {
     VkPhysicalDevice *devices;
     uint32_t n;
-    if (!instance_devices(gpu->instance, &devices, &n, e))
+    if (!instance_devices(instance, &devices, &n, e))
         return false;
 
     char *end = NULL;
@@ -83,10 +84,10 @@ static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *
             continue;
         if (info.unusable[0])
             unusable = info;
-        else if (best < rank(info.kind) || (best == rank(info.kind) && info.memory_bytes > gpu->info.memory_bytes)) {
+        else if (best < rank(info.kind) || (best == rank(info.kind) && info.memory_bytes > chosen->memory_bytes)) {
             best = rank(info.kind);
-            gpu->info = info;
-            gpu->physical = devices[i];
+            *chosen = info;
+            *physical = devices[i];
         }
     }
     if (best < 0 && unusable.unusable[0])
@@ -98,6 +99,17 @@ static bool choose_device(struct gpu *gpu, const char *device, struct sc_error *
     }
     free(devices);
     return best >= 0;
+}
+
+bool sc_device_find(const char *device, struct sc_device_info *info, struct sc_error *e)
+{
+    VkInstance instance;
+    VkPhysicalDevice physical;
+    if (!instance_create(&instance, e))
+        return false;
+    const bool ok = choose_device(instance, device, &physical, info, e);
+    vkDestroyInstance(instance, NULL);
+    return ok;
 }
 
 /* Bytes that imported host memory is aligned to; 0: the device cannot import any. */
@@ -185,8 +197,8 @@ struct gpu *gpu_create(const char *device, const char *cache_dir, struct sc_erro
         sc_fail_memory(e, "the device");
         return NULL;
     }
-    if (!instance_create(&gpu->instance, e) || !choose_device(gpu, device, e) || !open_device(gpu, e) ||
-        !create_objects(gpu, e) || !pipeline_cache_load(gpu, cache_dir, e)) {
+    if (!instance_create(&gpu->instance, e) || !choose_device(gpu->instance, device, &gpu->physical, &gpu->info, e) ||
+        !open_device(gpu, e) || !create_objects(gpu, e) || !pipeline_cache_load(gpu, cache_dir, e)) {
         gpu_destroy(gpu);
         return NULL;
     }

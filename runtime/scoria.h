@@ -54,6 +54,9 @@ struct sc_device_info {
 /* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error. */
 bool sc_devices(struct sc_device_info **devices, size_t *n_devices, struct sc_error *e) SC_CHECK;
 
+/* Fills *info with the device that an engine takes for this `device` of sc_engine_params. */
+bool sc_device_find(const char *device, struct sc_device_info *info, struct sc_error *e) SC_CHECK;
+
 /* ---- kernels, one by one ---- */
 
 /* What one operation takes at a model's shape, each run waiting for the one before it and with other weights. */

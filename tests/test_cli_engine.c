@@ -223,6 +223,14 @@ static void devices(void **state)
     check_failure(RUN("run", "-m", model, "-p", "x", "--device", "no such device"), 1,
                   name); /* lists those that exist */
     check_failure(RUN("run", "-m", model, "-p", "x", "--device", "99"), 1, name);
+    check_failure(RUN("devices", "--device", "no such device"), 1, name);
+    struct outcome one = RUN("devices", "--device", name, "--json");
+    check_success(&one);
+    json_t *only = json_loadb(one.out, one.n_out, 0, NULL);
+    assert_int_equal(json_array_size(only), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(only, 0), "name")), name);
+    json_decref(only);
+    outcome_finish(&one);
     struct outcome table = RUN("devices");
     check_success(&table);
     assert_non_null(strstr(table.out, name));
