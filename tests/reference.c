@@ -111,14 +111,30 @@ static void softmax(double *x, size_t n)
         x[i] /= sum;
 }
 
-/* (n, d) -> (n, d), which the caller frees */
-static double *attention(const struct config *c, const struct layer_weights *w, const double *x, size_t n)
+static void round_to_q8(double *x, size_t n)
 {
+    for (size_t first = 0; first < n; first += 32) {
+        double most = 0;
+        for (size_t i = first; i < first + 32; i++)
+            most = fmax(most, fabs(x[i]));
+        for (size_t i = first; i < first + 32 && most > 0; i++)
+            x[i] = nearbyint(x[i] / most * 127) * most / 127;
+    }
+}
+
+/* (n, d) -> (n, d), which the caller frees */
+static double *attention(const struct reference *r, const struct layer_weights *w, const double *x, size_t n)
+{
+    const struct config *c = &r->config;
     const size_t H = c->n_heads, K = c->n_kv_heads, dim = c->head_dim;
     double *q = linear(&w->attn_q, x, n), *k = linear(&w->attn_k, x, n), *v = linear(&w->attn_v, x, n);
     double *mixed = zeros(n * H * dim), *scores = zeros(n);
     rope(c, q, n, H);
     rope(c, k, n, K);
+    if (r->rounds_kv) {
+        round_to_q8(k, n * K * dim);
+        round_to_q8(v, n * K * dim);
+    }
     for (size_t t = 0; t < n; t++)
         for (size_t h = 0; h < H; h++) {
             const size_t g = h / (H / K), first = c->window && t + 1 > c->window ? t + 1 - c->window : 0;
@@ -211,7 +227,7 @@ double *reference_logits(const struct reference *r, const sc_token *tokens, size
     for (uint32_t l = 0; l < c->n_layers; l++) {
         const struct layer_weights *w = &r->weights.layers[l];
         h = rms_norm(c, &w->attn_norm, x, n);
-        add(x, attention(c, w, h, n), n * d);
+        add(x, attention(r, w, h, n), n * d);
         free(h);
         h = rms_norm(c, &w->ffn_norm, x, n);
         add(x, c->n_experts ? mixture(c, w, h, n) : feed_forward(&w->experts[0], h, n), n * d);

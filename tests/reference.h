@@ -13,6 +13,7 @@ struct reference {
     struct sc_gguf *gguf;
     struct config config;
     struct weights weights;
+    bool rounds_kv; /* keys and values to the nearest of 255 steps, 32 sharing a step's size, as a q8_0 cache does */
 };
 
 bool reference_open(struct reference *r, const char *path, struct sc_error *e) SC_CHECK;

@@ -23,7 +23,7 @@ static void allocate(struct trial *t, size_t n_tokens, uint32_t n_vocab)
     assert_non_null(t->got);
 }
 
-void trial_init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens)
+static void init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens, bool rounds_kv)
 {
     *t = (struct trial){.name = name, .is_temporary = true, .bound = exact_bound};
     static unsigned n_trials;
@@ -34,12 +34,23 @@ void trial_init(struct trial *t, const char *name, const struct model_spec *spec
     struct reference r;
     if (!reference_open(&r, t->path, &e))
         fail_msg("%s: %s", name, e.text);
+    r.rounds_kv = rounds_kv;
     allocate(t, n_tokens, r.config.n_vocab);
     uint64_t state = spec->seed + 77;
     for (size_t i = 0; i < n_tokens; i++)
         t->tokens[i] = (sc_token)(random_u64(&state) % t->n_vocab);
     t->want = reference_logits(&r, t->tokens, n_tokens);
     reference_close(&r);
+}
+
+void trial_init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens)
+{
+    init(t, name, spec, n_tokens, false);
+}
+
+void trial_init_q8_kv(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens)
+{
+    init(t, name, spec, n_tokens, true);
 }
 
 void trial_init_recorded(struct trial *t, const char *name, const char *path)

@@ -23,8 +23,9 @@ struct trial {
     double worst_kl;    /* of all comparisons so far */
 };
 
-/* Writes a random model and computes the reference. */
+/* Writes a random model and computes the reference; trial_init_q8_kv: one whose cache is of q8_0. */
 void trial_init(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens);
+void trial_init_q8_kv(struct trial *t, const char *name, const struct model_spec *spec, size_t n_tokens);
 
 /* A model whose file holds the tokens and the logits of another implementation (tools/record_transformers.py). */
 void trial_init_recorded(struct trial *t, const char *name, const char *path);
