@@ -20,7 +20,7 @@ static struct activations of_tokens(const struct activations *all, const struct 
 void forward_embed(struct commands *c, const struct model *m, const struct activations *all, uint32_t n)
 {
     const struct activations a = of_tokens(all, m, n);
-    op_embed(c, a.x, m->token_embd, a.tokens);
+    op_embed(c, a.x, m->token_embd, a.tokens, (struct tensor){0});
 }
 
 /* Whether a layer's operations are the fused ones. */

@@ -132,7 +132,7 @@ static void record_embed(struct kernel_trial *t)
     t->flop = 0;
     t->family = N_FAMILIES;
     t->bytes = before + (double)tensor_size_bytes(&row);
-    op_embed(t->commands, value(t, t->n, w.cols), w, t->tokens);
+    op_embed(t->commands, value(t, t->n, w.cols), w, t->tokens, (struct tensor){0});
 }
 
 static void record_norm(struct kernel_trial *t)

@@ -14,13 +14,14 @@ struct tensor tensor_rows(struct tensor t, uint32_t rows)
     return t;
 }
 
-void op_embed(struct commands *c, struct tensor y, struct tensor w, struct tensor tokens)
+void op_embed(struct commands *c, struct tensor y, struct tensor w, struct tensor tokens, struct tensor best)
 {
     if (!shapes_fit(c, y.rows == tokens.rows && y.cols == w.cols && tokens.cols == 1 && w.cols % 16 == 0, "op_embed"))
         return;
-    struct embed_args args = {.w = w.address, .tokens = tokens.address, .y = y.address, .cols = w.cols};
+    struct embed_args args = {
+        .w = w.address, .tokens = tokens.address, .best = best.address, .y = y.address, .cols = w.cols};
     DISPATCH(c, kernel_of_type(KERNEL_EMBED_F32, w.type), &args, groups(w.cols / 16, WORKGROUP), y.rows, 1,
-             reads(tokens), writes(y));
+             reads(tokens), reads(best), writes(y));
 }
 
 void op_rms_norm(struct commands *c, struct tensor y, struct tensor x, struct tensor w, float eps)
@@ -70,6 +71,24 @@ void op_combine(struct commands *c, struct tensor x, struct tensor y, struct rou
                                 .n_embd = x.cols,
                                 .n_used = r.probs.cols};
     DISPATCH(c, KERNEL_COMBINE, &args, groups(x.cols, WORKGROUP), x.rows, 1, reads(y), reads(r.probs), writes(x));
+}
+
+void op_top_k(struct commands *c, struct top top, struct tensor logits, struct tensor step)
+{
+    const bool fit =
+        logits.rows == 1 && top.list.cols == 2 && top.heads.rows == TOP_K_HEADS && top.heads.cols == 2 && top.counter;
+    if (!shapes_fit(c, fit, "op_top_k"))
+        return;
+    struct top_k_args args = {.logits = logits.address,
+                              .heads = top.heads.address,
+                              .top = top.list.address,
+                              .best = top.best.address,
+                              .step = step.address,
+                              .counter = top.counter,
+                              .n = logits.cols};
+    const struct access counter = {.address = top.counter, .size_bytes = sizeof(uint32_t), .write = true};
+    DISPATCH(c, KERNEL_TOP_K, &args, TOP_K_WORKGROUPS, 1, 1, reads(logits), reads(step), writes(top.list),
+             writes(top.best), writes(top.heads), counter);
 }
 
 void op_copy(struct commands *c, struct tensor to, struct tensor from)

@@ -71,9 +71,9 @@ uint64_t tensor_size_bytes(const struct tensor *t);
 /* The first `rows` rows of t. */
 struct tensor tensor_rows(struct tensor t, uint32_t rows);
 
-/* y = the rows `tokens` of w */
+/* y = the rows `tokens` of w, NO_TOKEN being the one that op_top_k left in `best`, if that has an address */
 void op_embed(struct commands *c, struct tensor y /* (n, n_embd) */, struct tensor w /* (n_vocab, n_embd) */,
-              struct tensor tokens /* (n, 1) u32 */);
+              struct tensor tokens /* (n, 1) u32 */, struct tensor best /* (1, 1) u32 */);
 
 /* y = x / rms(x) * w */
 void op_rms_norm(struct commands *c, struct tensor y /* (n, cols) */, struct tensor x /* (n, cols) */,
@@ -157,6 +157,17 @@ void op_silu_mul(struct commands *c, struct tensor gate /* (n, n_ff) */, struct 
 /* x += sum over k of probs[k] * y[k], or r.host_y[k] where r.on_host marks the pair */
 void op_combine(struct commands *c, struct tensor x /* (n, n_embd) */, struct tensor y /* (n * n_used, n_embd) */,
                 struct routing r);
+
+/* Where op_top_k leaves what it finds. */
+struct top {
+    struct tensor list;      /* (n, 2): logit, id u32, for the step's n_top up to n */
+    struct tensor best;      /* (1, 1) u32 */
+    struct tensor heads;     /* (TOP_K_HEADS, 2) scratch */
+    VkDeviceAddress counter; /* u32: 0 before and after */
+};
+
+/* The step's n_top highest logits, best first, the lowest id of equals; NO_TOKEN ends the list if they are fewer. */
+void op_top_k(struct commands *c, struct top top, struct tensor logits /* (1, n_vocab) */, struct tensor step);
 
 /* to = from, for the host to read */
 void op_copy(struct commands *c, struct tensor to, struct tensor from);

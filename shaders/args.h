@@ -29,10 +29,14 @@
 #define CONSTANT_SUMS 4      /* rows of attention_tile whose values a thread sums */
 #define N_CONSTANTS 5
 
-/* y[token] = row tokens[token] of w, expanded. */
+#define NO_TOKEN 0xffffffffu
+
+/* y[token] = row tokens[token] of w, expanded. NO_TOKEN among tokens stands for the one that top_k has left in `best`.
+ */
 struct embed_args {
     address w;      /* (n_vocab, cols) quantized */
     address tokens; /* (n_tokens) u32 */
+    address best;   /* u32 */
     address y;      /* (n_tokens, cols) */
     u32 cols;
 };
@@ -266,12 +270,26 @@ struct read_args {
     u32 n_threads; /* a multiple of 64 */
 };
 
+#define TOP_K_WORKGROUPS 16
+#define TOP_K_HEADS 4096 /* a thread one */
+
+/* The step's n_top highest of n logits, best first, the lowest id of equals. NaN and infinities are left out. */
+struct top_k_args {
+    address logits;  /* (n) */
+    address heads;   /* (TOP_K_HEADS, 2) u32, scratch */
+    address top;     /* (n_top, 2): logit, id u32; NO_TOKEN behind the last if they are fewer */
+    address best;    /* u32: the id of the first, 0 if there is none */
+    address step;    /* struct step */
+    address counter; /* u32: of workgroups that are done, 0 before and after */
+    u32 n;
+};
+
 /* What changes from step to step while the recorded commands stay: a small buffer that the kernels read. */
 struct step {
     u32 n_past; /* tokens in the cache before this step */
     u32 n_tokens;
-    u32 counter; /* of workgroups that are done, for the router */
-    u32 unused;
+    u32 counter; /* of workgroups that are done, for the router and top_k */
+    u32 n_top;   /* for top_k */
 };
 
 #ifndef SCORIA_GLSL

@@ -1,7 +1,7 @@
 #version 450
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * y[t] = row tokens[t] of w, expanded. Workgroup (x, t) takes 64 parts of 16 values of the row, a thread one. Bound by
+ * y[t] = row tokens[t] of w, expanded; NO_TOKEN is the token that top_k found best. Workgroup (x, t) takes 64 parts of 16 values of the row, a thread one. Bound by
  * memory; reads one row a token.
  */
 #extension GL_GOOGLE_include_directive : require
@@ -16,7 +16,10 @@ void main()
     const uint p = gl_GlobalInvocationID.x, t = gl_WorkGroupID.y;
     if (p * 16 >= a.cols)
         return;
-    Row row = row_of(a.w, Words(a.tokens).at[t], a.cols);
+    uint token = Words(a.tokens).at[t];
+    if (token == NO_TOKEN)
+        token = Words(a.best).at[0];
+    Row row = row_of(a.w, token, a.cols);
     const mat4 values = part(row, p);
     FloatsOut y = FloatsOut(a.y);
     const uint first = t * a.cols + part_first(p);

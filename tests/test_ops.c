@@ -39,7 +39,7 @@ static void test_embed(void **state)
         op_fill_weights(op_host(d, w.address), info->type, c.n_vocab, c.cols, fill, &d->seed);
         for (uint32_t t = 0; t < c.n; t++)
             op_words(d, tokens)[t] = t == 0 ? c.n_vocab - 1 : (uint32_t)(random_u64(&d->seed) % c.n_vocab);
-        op_embed(&d->commands, y, w, tokens);
+        op_embed(&d->commands, y, w, tokens, (struct tensor){0});
         op_writes(d, y);
         op_judge_run(&judge, d);
         const uint32_t blocks = c.cols / info->block_size;

@@ -100,6 +100,7 @@ enum operation {
     EXPERTS_OF_MANY,
     SILU_MUL,
     COMBINE,
+    TOP_K,
     N_OPERATIONS
 };
 
@@ -111,7 +112,7 @@ static const struct {
             only; /* of two dispatches with a barrier between: 1, 2: touched by this one; 0: by both or the only one */
     } touched[MAX_TOUCHED];
 } operations[N_OPERATIONS] = {
-    [EMBED] = {"embed", {{TOKENS, WIDE}, {TOKENS, 1}}},
+    [EMBED] = {"embed", {{TOKENS, WIDE}, {TOKENS, 1}, {1, 1}}},
     [RMS_NORM] = {"rms_norm", {{TOKENS, WIDE}, {TOKENS, WIDE}}},
     [MATVEC] = {"linear, one token", {{1, 5}, {1, WIDE}}},
     [MATMUL] = {"linear, many tokens", {{TOKENS, 5}, {TOKENS, WIDE}}},
@@ -129,6 +130,7 @@ static const struct {
          {{TOKENS * USED, 5}, {TOKENS, WIDE}, {1, EXPERTS + 1}, {1, TOKENS *USED}, {3 * EXPERTS, 2}, {3, 4}}},
     [SILU_MUL] = {"silu_mul", {{TOKENS, WIDE}, {TOKENS, WIDE}}},
     [COMBINE] = {"combine", {{TOKENS, WIDE}, {TOKENS * USED, WIDE}, {TOKENS, USED}}},
+    [TOP_K] = {"top_k", {{64, 2}, {1, 1}, {TOP_K_HEADS, 2}, {1, WIDE}, {1, 4}}},
 };
 
 /* Records it on t, its touched tensors in the table's order. Nothing of this runs. */
@@ -142,7 +144,7 @@ static void record_operation(struct op_device *d, enum operation operation, cons
     struct routing r = {.ids = t[0], .probs = t[1], .host_ids = t[3].address, .first = t[1], .pairs = t[2]};
     r.tiles = t[3], r.grids = t[4], r.grids_buffer = &d->memory;
     switch (operation) {
-    case EMBED: op_embed(c, t[0], w, t[1]); break;
+    case EMBED: op_embed(c, t[0], w, t[1], t[2]); break;
     case RMS_NORM: op_rms_norm(c, t[0], t[1], w, 1e-5f); break;
     case MATVEC:
     case MATMUL: op_linear(c, t[0], w, t[1]); break;
@@ -160,6 +162,7 @@ static void record_operation(struct op_device *d, enum operation operation, cons
         break;
     case SILU_MUL: op_silu_mul(c, t[0], t[1]); break;
     case COMBINE: op_combine(c, t[0], t[1], (struct routing){.probs = t[2]}); break;
+    case TOP_K: op_top_k(c, (struct top){t[0], t[1], t[2], t[1].address}, t[3], t[4]); break;
     case N_OPERATIONS: break;
     }
 }
