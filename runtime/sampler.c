@@ -8,16 +8,11 @@
 
 enum { MAX_REPEAT_LAST_N = 1 << 20 };
 
-struct candidate {
-    float logit;
-    sc_token token;
-};
-
 struct sc_sampler {
     struct sc_sampling p;
     uint32_t n_vocab;
-    struct candidate *candidates; /* (n_vocab) */
-    sc_token *recent;             /* (repeat_last_n) a ring */
+    struct sc_candidate *candidates; /* (n_vocab) */
+    sc_token *recent;                /* (repeat_last_n) a ring */
     uint32_t n_recent, next_recent;
     uint32_t *n_seen; /* (n_vocab) how often a token stands in the ring; NULL without a penalty */
     uint64_t random;
@@ -149,26 +144,26 @@ static uint32_t collect(struct sc_sampler *s, const float *logits)
         if (s->n_seen && s->n_seen[i] > 0)
             logit = logit > 0 ? logit / s->p.repeat_penalty : logit * s->p.repeat_penalty;
         if (isfinite(logit))
-            s->candidates[n++] = (struct candidate){logit, (sc_token)i};
+            s->candidates[n++] = (struct sc_candidate){logit, (sc_token)i};
     }
     return n;
 }
 
-static bool likelier(const struct candidate *a, const struct candidate *b)
+static bool likelier(const struct sc_candidate *a, const struct sc_candidate *b)
 {
     return a->logit > b->logit || (a->logit == b->logit && a->token < b->token);
 }
 
-static bool unlikelier(const struct candidate *a, const struct candidate *b)
+static bool unlikelier(const struct sc_candidate *a, const struct sc_candidate *b)
 {
     return likelier(b, a);
 }
 
 /* Restores a heap, whose c[0] comes before all others, after c[i] was replaced by one that may belong further down. */
-static void sink(struct candidate *c, uint32_t n, uint32_t i,
-                 bool (*before)(const struct candidate *, const struct candidate *))
+static void sink(struct sc_candidate *c, uint32_t n, uint32_t i,
+                 bool (*before)(const struct sc_candidate *, const struct sc_candidate *))
 {
-    struct candidate moved = c[i];
+    struct sc_candidate moved = c[i];
     while (i < n / 2) {
         uint32_t child = i * 2 + 1;
         if (child + 1 < n && before(&c[child + 1], &c[child]))
@@ -181,13 +176,14 @@ static void sink(struct candidate *c, uint32_t n, uint32_t i,
     c[i] = moved;
 }
 
-/* Each step leaves its survivors in front, in any order, and returns how many they are: at least one of one or more. */
+/* Each step leaves its survivors in front and returns how many they are: at least one of one or more. */
 
-static uint32_t keep_top_k(struct candidate *c, uint32_t n, int32_t top_k)
+/* The likeliest first. */
+static uint32_t keep_top_k(struct sc_candidate *c, uint32_t n, int32_t top_k)
 {
-    if (top_k <= 0 || (uint32_t)top_k >= n)
+    if (top_k <= 0)
         return n;
-    uint32_t k = (uint32_t)top_k;
+    uint32_t k = (uint32_t)top_k < n ? (uint32_t)top_k : n;
     for (uint32_t i = k / 2; i-- > 0;)
         sink(c, k, i, unlikelier);
     for (uint32_t i = k; i < n; i++)
@@ -195,10 +191,17 @@ static uint32_t keep_top_k(struct candidate *c, uint32_t n, int32_t top_k)
             c[0] = c[i];
             sink(c, k, 0, unlikelier);
         }
+    /* sums round by their order, and the draw goes by it: it must not depend on who has found the k likeliest */
+    for (uint32_t i = k; i-- > 1;) {
+        struct sc_candidate last = c[0];
+        c[0] = c[i];
+        sink(c, i, 0, unlikelier);
+        c[i] = last;
+    }
     return k;
 }
 
-static float highest_logit(const struct candidate *c, uint32_t n)
+static float highest_logit(const struct sc_candidate *c, uint32_t n)
 {
     float highest = c[0].logit;
     for (uint32_t i = 1; i < n; i++)
@@ -206,7 +209,7 @@ static float highest_logit(const struct candidate *c, uint32_t n)
     return highest;
 }
 
-static uint32_t keep_top_p(struct candidate *c, uint32_t n, float top_p)
+static uint32_t keep_top_p(struct sc_candidate *c, uint32_t n, float top_p)
 {
     if (top_p >= 1)
         return n;
@@ -217,7 +220,7 @@ static uint32_t keep_top_p(struct candidate *c, uint32_t n, float top_p)
         sink(c, n, i, likelier);
     uint32_t n_heap = n; /* what is taken from the heap gathers behind it */
     do {
-        struct candidate taken = c[0];
+        struct sc_candidate taken = c[0];
         c[0] = c[--n_heap];
         sink(c, n_heap, 0, likelier);
         c[n_heap] = taken;
@@ -227,7 +230,7 @@ static uint32_t keep_top_p(struct candidate *c, uint32_t n, float top_p)
     return n - n_heap;
 }
 
-static uint32_t keep_min_p(struct candidate *c, uint32_t n, float min_p)
+static uint32_t keep_min_p(struct sc_candidate *c, uint32_t n, float min_p)
 {
     if (min_p <= 0)
         return n;
@@ -239,7 +242,7 @@ static uint32_t keep_min_p(struct candidate *c, uint32_t n, float min_p)
     return n_kept;
 }
 
-static sc_token draw(struct candidate *c, uint32_t n, float temperature, uint64_t *random)
+static sc_token draw(struct sc_candidate *c, uint32_t n, float temperature, uint64_t *random)
 {
     double highest = highest_logit(c, n), sum = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -256,10 +259,10 @@ static sc_token draw(struct candidate *c, uint32_t n, float temperature, uint64_
     return chosen;
 }
 
-sc_token sc_sampler_sample(struct sc_sampler *s, const float *logits)
+/* Of s->candidates. */
+static sc_token choose(struct sc_sampler *s, uint32_t n)
 {
-    struct candidate *c = s->candidates;
-    uint32_t n = collect(s, logits);
+    struct sc_candidate *c = s->candidates;
     if (n == 0)
         return -1;
     if (s->p.temperature == 0)
@@ -268,4 +271,26 @@ sc_token sc_sampler_sample(struct sc_sampler *s, const float *logits)
     n = keep_top_p(c, n, s->p.top_p);
     n = keep_min_p(c, n, s->p.min_p);
     return draw(c, n, s->p.temperature, &s->random);
+}
+
+sc_token sc_sampler_sample(struct sc_sampler *s, const float *logits)
+{
+    return choose(s, collect(s, logits));
+}
+
+uint32_t sc_sampler_n_candidates(const struct sc_sampler *s)
+{
+    if (s->n_seen) /* a penalty may bring any other to the top */
+        return 0;
+    if (s->p.temperature == 0)
+        return 1;
+    return s->p.top_k > 0 && s->p.top_k <= SC_MAX_CANDIDATES ? (uint32_t)s->p.top_k : 0;
+}
+
+sc_token sc_sampler_choose(struct sc_sampler *s, const struct sc_candidate *candidates, size_t n)
+{
+    const uint32_t n_taken = n < s->n_vocab ? (uint32_t)n : s->n_vocab;
+    if (n_taken)
+        memcpy(s->candidates, candidates, n_taken * sizeof *candidates);
+    return choose(s, n_taken);
 }

@@ -23,6 +23,14 @@ struct sc_sampling {
 /* What llama.cpp uses: 0.8, 40, 0.95, 0.05, 1.0, 64; the seed is 0. */
 struct sc_sampling sc_sampling_default(void);
 
+/* A token that may come next. */
+struct sc_candidate {
+    float logit;
+    sc_token token;
+};
+
+enum { SC_MAX_CANDIDATES = 64 };
+
 struct sc_sampler;
 
 /* Allocates all that sampling needs. Fails on parameters that make no sense, with the name of the parameter. */
@@ -31,6 +39,14 @@ void sc_sampler_destroy(struct sc_sampler *s); /* accepts NULL */
 
 /* Chooses from logits (n_vocab). NaN and Inf are never chosen; -1 if there is nothing else. Does not call accept. */
 sc_token sc_sampler_sample(struct sc_sampler *s, const float *logits);
+
+/*
+ * How many of the likeliest are enough to choose from, at most SC_MAX_CANDIDATES; 0: the choice takes all logits.
+ * sc_sampler_choose makes the same choice of that many candidates (or of all finite ones, if they are fewer) as
+ * sc_sampler_sample of the logits that they are the highest of, the lowest ids of equals. -1 if n is 0.
+ */
+uint32_t sc_sampler_n_candidates(const struct sc_sampler *s);
+sc_token sc_sampler_choose(struct sc_sampler *s, const struct sc_candidate *candidates, size_t n);
 
 /* Tells that token is now part of the text: a chosen one, or one of the prompt. Only the repeat penalty looks at it. */
 void sc_sampler_accept(struct sc_sampler *s, sc_token token);

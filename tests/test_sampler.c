@@ -229,6 +229,73 @@ static void test_seeds(void **state)
     sc_sampler_destroy(c);
 }
 
+static int likelier(const void *x, const void *y)
+{
+    const struct sc_candidate *a = x, *b = y;
+    return a->logit > b->logit ? -1 : a->logit < b->logit ? 1 : (a->token > b->token) - (a->token < b->token);
+}
+
+/* The likeliest tokens are as good as all logits, draw for draw, wherever the sampler says that they are enough. */
+static void test_candidates(void **state)
+{
+    (void)state;
+    enum { N_VOCAB = 500, N_SEEDS = 1000 };
+    uint32_t random = 3;
+    for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
+        float logits[N_VOCAB];
+        struct sc_candidate candidates[N_VOCAB];
+        uint32_t n = 0;
+        for (int i = 0; i < N_VOCAB; i++) {
+            random = random * 1664525u + 1013904223u;
+            logits[i] = (float)(random >> 16 & 0x3FF) * (seed % 2 ? 0.01f : 0.3f); /* with ties */
+            if (random >> 26 < (seed % 5 == 0 ? 58 : 2))
+                logits[i] = random & 1 ? NAN : -INFINITY;
+            else
+                candidates[n++] = (struct sc_candidate){logits[i], i};
+        }
+        qsort(candidates, n, sizeof *candidates, likelier);
+        const struct sc_sampling p = {
+            .temperature = (float)(seed % 4) * 0.6f,
+            .top_k = (int32_t)(random >> 8) % SC_MAX_CANDIDATES + 1,
+            .top_p = seed % 3 ? 0.9f : 1,
+            .min_p = seed % 7 ? 0.02f : 0,
+            .repeat_penalty = 1,
+            .seed = seed,
+        };
+        struct sc_sampler *a = create(&p, N_VOCAB), *b = create(&p, N_VOCAB);
+        const uint32_t n_enough = sc_sampler_n_candidates(a);
+        assert_int_equal(n_enough, p.temperature == 0 ? 1 : p.top_k);
+        for (int i = 0; i < 20; i++) {
+            const sc_token x = sc_sampler_sample(a, logits),
+                           y = sc_sampler_choose(b, candidates, n < n_enough ? n : n_enough);
+            if (x != y)
+                fail_msg("seed %llu, draw %d: %d of all, %d of %u", (unsigned long long)seed, i, x, y, n_enough);
+        }
+        assert_int_equal(sc_sampler_choose(a, NULL, 0), -1);
+        sc_sampler_destroy(a);
+        sc_sampler_destroy(b);
+    }
+}
+
+/* Where they are not enough. */
+static void test_all_logits(void **state)
+{
+    (void)state;
+    struct sc_sampling cases[4];
+    for (int i = 0; i < 4; i++)
+        cases[i] = sc_sampling_default();
+    cases[0].top_k = 0;
+    cases[1].top_k = SC_MAX_CANDIDATES + 1;
+    cases[2].repeat_penalty = 1.1f;
+    cases[3].repeat_penalty = 0.9f;
+    cases[3].temperature = 0;
+    for (int i = 0; i < 4; i++) {
+        struct sc_sampler *s = create(&cases[i], 100);
+        assert_int_equal(sc_sampler_n_candidates(s), 0);
+        sc_sampler_destroy(s);
+    }
+}
+
 static void test_wrong_parameters(void **state)
 {
     (void)state;
@@ -295,6 +362,8 @@ int main(void)
         cmocka_unit_test(test_no_numbers),
         cmocka_unit_test(test_repeat_penalty),
         cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_candidates),
+        cmocka_unit_test(test_all_logits),
         cmocka_unit_test(test_wrong_parameters),
         cmocka_unit_test(test_allocation),
     };
