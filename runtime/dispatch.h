@@ -35,6 +35,12 @@ static inline uint32_t spread_z(uint32_t n)
     return groups(n, MAX_GROUPS);
 }
 
+/*
+ * An operation of so many multiply-adds is several dispatches, of so many of its tiles each, so that none takes the
+ * device for long. Each element is computed by one of them: the result's bits are the same.
+ */
+uint32_t op_slice(const struct commands *c, double work, uint32_t n_tiles);
+
 /* The loader has checked the file's shapes, so a wrong one here is a bug; but asserts may be compiled out. */
 static inline bool shapes_fit(struct commands *c, bool fit, const char *op)
 {

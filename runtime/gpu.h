@@ -121,7 +121,7 @@ struct access {
     bool is_grid; /* what is written may become the size of an indirect dispatch */
 };
 
-enum { COMMANDS_MAX_PENDING = 64, COMMANDS_MAX_PIECES = 64 };
+enum { COMMANDS_MAX_PENDING = 64, COMMANDS_MAX_PIECES = 128 };
 
 /*
  * A recorded stream of dispatches. It puts a barrier where a dispatch touches what an earlier one wrote, or writes what

@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+
 #include "dispatch.h"
 #include "variants.h"
+
+enum { MAX_SLICES = 16 };
+
+uint32_t op_slice(const struct commands *c, double work, uint32_t n_tiles)
+{
+    const double slices = work / c->gpu->piece_work;
+    const uint32_t n = groups(n_tiles, slices > MAX_SLICES ? MAX_SLICES : slices > 1 ? (uint32_t)ceil(slices) : 1);
+    return n < MAX_GROUPS ? n : MAX_GROUPS;
+}
 
 uint64_t tensor_size_bytes(const struct tensor *t)
 {

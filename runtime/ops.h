@@ -92,7 +92,8 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q /* (n
 /*
  * y = softmax(q k^T / sqrt(dim), each token seeing itself and what is before it in the window) v. A long cache is cut
  * into as many pieces as `partial` holds, (n * n_heads * pieces, dim + 4), which are computed at once and merged by the
- * last of them; `done` counts them and is 0 before and after. Without rows they are not needed: one piece.
+ * last of them; `done` counts them and is 0 before and after. Without rows they are not needed: one piece. The last
+ * rows of the cache are the tokens' own, or later ones: by the rows, several tokens' queries become several dispatches.
  */
 void op_attention(struct commands *c, struct tensor y /* (n, n_heads * dim) */, struct tensor q, struct kv_cache kv,
                   struct tensor partial, struct tensor done /* (1, attention_tiles(n, h) * n_kv) u32 at least */,

@@ -71,6 +71,17 @@ static struct program choose(const struct gpu *gpu, uint32_t n_queries, uint32_t
     return (struct program){.kernel = KERNEL_ATTENTION_TILE_F32, .constants = {[CONSTANT_SUMS] = sums}};
 }
 
+/*
+ * What the first n tokens of a pass behind n_past others take, in multiply-adds of products, of which attention's take
+ * about WEIGHT each: it has exponentials between them, and each value that is loaded meets fewer others.
+ */
+static double work(double n, double n_past, struct heads h)
+{
+    static const double WEIGHT = 2;
+    const double seen = n_past + n / 2;
+    return WEIGHT * 2 * n * h.n * h.dim * (h.window && seen > h.window ? h.window : seen);
+}
+
 uint32_t attention_tiles(uint32_t n, struct heads h)
 {
     return groups((uint64_t)n * (h.n / h.n_kv), ATTENTION_ROWS);
@@ -80,7 +91,7 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
                   struct tensor done, struct tensor step, struct heads h)
 {
     const bool heads_fit = h.dim > 0 && h.dim <= MAX_HEAD_DIM && h.n_kv > 0 && h.n % h.n_kv == 0;
-    if (!shapes_fit(c, heads_fit && q.rows > 0 && kv_fits(kv, h), "op_attention"))
+    if (!shapes_fit(c, heads_fit && q.rows > 0 && q.rows <= kv.k.rows && kv_fits(kv, h), "op_attention"))
         return;
     uint32_t tiles = attention_tiles(q.rows, h);
     const uint32_t room = partial.rows / (q.rows * h.n);
@@ -112,6 +123,16 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
     if (program.kernel == KERNEL_ATTENTION_TILE_F32)
         tiles = groups(n_queries, TILE_ROWS);
     program.kernel = kernel_of_type(program.kernel, kv.k.type);
-    DISPATCH_PROGRAM(c, program, &args, tiles, h.n_kv, n_pieces, reads(q), reads(kv.k), reads(kv.v), reads(step),
-                     writes(partial), writes(done), writes(y));
+    const struct access accesses[] = {reads(q),     reads(kv.k),     reads(kv.v), reads(step),
+                                      writes(done), writes(partial), writes(y)};
+    const double n_past = kv.k.rows - q.rows;
+    const uint32_t n_slice = q.rows > 1 ? op_slice(c, work(q.rows, n_past, h), tiles) : tiles;
+    for (uint32_t n; args.first_tile < tiles; args.first_tile += n) {
+        n = tiles - args.first_tile < n_slice ? tiles - args.first_tile : n_slice;
+        commands_dispatch(c, program, &args, accesses, args.first_tile ? 0 : sizeof(accesses) / sizeof(accesses[0]), n,
+                          h.n_kv, n_pieces);
+        const double rows = (double)q.rows / tiles;
+        if (q.rows > 1)
+            commands_work(c, work(rows * (args.first_tile + n), n_past, h) - work(rows * args.first_tile, n_past, h));
+    }
 }

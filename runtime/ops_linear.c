@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights times activations: dense, and by expert. */
-#include <math.h>
-
 #include "dispatch.h"
 #include "variants.h"
 
-enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16, MAX_SLICES = 16 };
+enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16 };
 
 enum family op_expert_family(uint32_t n_pairs, uint32_t n_experts)
 {
@@ -16,17 +14,6 @@ enum family op_expert_family(uint32_t n_pairs, uint32_t n_experts)
 static const struct variant *expert_variant(const struct commands *c, const struct expert_tensor *w, uint32_t n_pairs)
 {
     return variant_of(c->gpu, op_expert_family(n_pairs, w->n_experts), w->type, w->rows, w->cols);
-}
-
-/*
- * A large product is several dispatches, of so many tiles of rows each, so that none takes the device for long. Each
- * element is computed by one of them: the result's bits are the same.
- */
-static uint32_t tiles_of_slice(const struct commands *c, double work, uint32_t row_tiles)
-{
-    const double slices = work / c->gpu->piece_work;
-    const uint32_t n = groups(row_tiles, slices > MAX_SLICES ? MAX_SLICES : slices > 1 ? (uint32_t)ceil(slices) : 1);
-    return n < MAX_GROUPS ? n : MAX_GROUPS;
 }
 
 /* Kernels find a row of x and an element of y by 32 bits. */
@@ -63,7 +50,7 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
                                    .accumulate = accumulate};
         const struct variant *v = variant_of(c->gpu, family_for(x.rows), w.type, w.rows, w.cols);
         const double work = (double)w.rows * w.cols * x.rows;
-        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = tiles_of_slice(c, work, n_tiles);
+        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = op_slice(c, work, n_tiles);
         const struct access accesses[] = {reads(x), writes(y)};
         for (uint32_t n; args.first_row_tile < n_tiles; args.first_row_tile += n) {
             n = n_tiles - args.first_row_tile < n_slice ? n_tiles - args.first_row_tile : n_slice;
@@ -107,7 +94,7 @@ void op_group(struct commands *c, struct routing r, const struct expert_tensor m
         const struct expert_tensor *w = &matrices[i];
         const struct variant *v = expert_variant(c, w, n_pairs);
         schedule.tile_columns[i] = v->tile_columns;
-        schedule.row_tiles[i] = tiles_of_slice(c, (double)w->rows * w->cols * n_pairs, groups(w->rows, v->tile_rows));
+        schedule.row_tiles[i] = op_slice(c, (double)w->rows * w->cols * n_pairs, groups(w->rows, v->tile_rows));
     }
     struct access grids = writes(r.grids);
     grids.is_grid = true;
@@ -153,7 +140,7 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
         const struct access accesses[] = {reads(x),       reads(r.first), reads(r.pairs),
                                           reads(r.tiles), reads(r.grids), writes(y)};
         const double work = (double)w.rows * w.cols * n_pairs;
-        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = tiles_of_slice(c, work, n_tiles);
+        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = op_slice(c, work, n_tiles);
         const struct grid grid = {.buffer = r.grids_buffer,
                                   .offset = r.grids.address - r.grids_buffer->address + w.matrix * GRID_BYTES,
                                   .max_x = n_pairs / v->tile_columns + w.n_experts,

@@ -9,6 +9,8 @@
 #include "host_experts.h"
 #include "routing_trace.h"
 
+enum { MIN_STEP = 128 };
+
 static bool init_tables(struct pass *p, struct sc_error *e)
 {
     const struct config *c = &p->engine->config;
@@ -59,7 +61,12 @@ void pass_finish(struct pass *p)
     memset(p, 0, sizeof(*p));
 }
 
-static void record_stream(struct pass *p, struct commands *c, uint32_t index, uint32_t n)
+static struct kv_cache first_rows(struct kv_cache kv, uint32_t n)
+{
+    return (struct kv_cache){.k = tensor_rows(kv.k, n), .v = tensor_rows(kv.v, n)};
+}
+
+static void record_stream(struct pass *p, struct commands *c, uint32_t index, uint32_t n, uint32_t n_seen)
 {
     const struct model *m = &p->engine->model;
     const struct session_memory *memory = &p->memory;
@@ -80,18 +87,34 @@ static void record_stream(struct pass *p, struct commands *c, uint32_t index, ui
             forward_embed(c, m, a, n);
         }
         if (l < n_layers)
-            forward_attention(c, m, a, memory->kv[l], l, n);
+            forward_attention(c, m, a, first_rows(memory->kv[l], n_seen), l, n);
     }
 }
 
-static bool record(struct pass *p, struct recording *r, uint32_t n, bool is_merged, struct sc_error *e)
+/*
+ * Positions of the cache that a pass is recorded for: attention is cut by them, so prompts are recorded anew as these
+ * grow, by a quarter or so. What a single token does is never cut.
+ */
+static uint32_t recorded_positions(const struct pass *p, uint32_t n, uint32_t n_past)
 {
+    const uint32_t n_ctx = p->engine->params.n_ctx;
+    uint32_t step = MIN_STEP;
+    while (step < n_past / 8)
+        step *= 2;
+    const uint64_t positions = ((uint64_t)n_past + step - 1) / step * step + n;
+    return n > 1 && positions < n_ctx ? (uint32_t)positions : n_ctx;
+}
+
+static bool record(struct pass *p, struct recording *r, uint32_t n, uint32_t n_past, bool is_merged, struct sc_error *e)
+{
+    const uint32_t n_seen = recorded_positions(p, n, n_past);
     /* cut anew only where the device turns out to be much slower or faster */
     const double piece_work = p->engine->gpu->piece_work;
-    if (r->n == n && r->is_merged == is_merged &&
+    if (r->n == n && r->n_seen == n_seen && r->is_merged == is_merged &&
         (n == 1 || (piece_work > r->piece_work / 2 && piece_work < r->piece_work * 8)))
         return true;
     r->n = 0;
+    r->n_seen = n_seen;
     r->piece_work = piece_work;
     r->is_merged = p->memory.a.is_merged = is_merged;
     const uint32_t n_streams = n == 1 ? p->n_streams : p->n_streams - 1;
@@ -101,7 +124,7 @@ static bool record(struct pass *p, struct recording *r, uint32_t n, bool is_merg
             commands_begin(c, true);
         else
             commands_continue(c, c - 1);
-        record_stream(p, c, i, n);
+        record_stream(p, c, i, n, n_seen);
         if (!commands_end(c, e))
             return false;
     }
@@ -130,8 +153,8 @@ static bool compile(struct pass *p, struct sc_error *e)
     const struct sc_engine_params *params = &p->engine->params;
     const uint32_t n_parts = params->n_batch > 1 ? 3 : 1, rows = p->memory.n_logit_rows;
     for (uint32_t part = 0; part < n_parts; part++) {
-        const bool ok = part == 0   ? record(p, &p->single, 1, is_resident(p, 1), e)
-                        : part == 1 ? record(p, &p->batch, params->n_batch, false, e)
+        const bool ok = part == 0   ? record(p, &p->single, 1, 0, is_resident(p, 1), e)
+                        : part == 1 ? record(p, &p->batch, params->n_batch, 0, false, e)
                                     : record_output(p, 0, rows, e);
         if (!ok)
             return false;
@@ -371,7 +394,7 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     if (engine->config.n_experts)
         experts_begin(x, n); /* which may empty slots of a pass that failed */
     const bool resident = is_resident(p, n);
-    if (!record(p, r, n, resident && n == 1, e))
+    if (!record(p, r, n, n_past, resident && n == 1, e))
         return false;
     fill_inputs(p, tokens, n, n_past);
     for (uint32_t i = 0; i < p->n_streams; i++)

@@ -9,7 +9,7 @@
  * With every expert in a slot the streams follow each other at once. Otherwise experts that no slot holds are either
  * uploaded before their layer's experts run, or, for one token or a few, computed by the CPU while the GPU runs the
  * others: then stream 2l + 2 waits for the host. The streams of single tokens are recorded once and replayed for ever;
- * those of a batch are replayed as long as its size stays.
+ * those of a batch are replayed as long as its size and its depth stay about the same.
  */
 #ifndef SCORIA_PASS_H
 #define SCORIA_PASS_H
@@ -21,6 +21,7 @@
 /* The recorded pass of n tokens. */
 struct recording {
     uint32_t n;        /* 0: nothing is recorded */
+    uint32_t n_seen;   /* positions of the cache that it may see, its own included */
     double piece_work; /* gpu->piece_work then */
     bool is_merged;    /* as activations.is_merged */
     struct commands *streams;

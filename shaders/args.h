@@ -181,7 +181,8 @@ struct rope_store_args {
 /*
  * Causal grouped-query attention of n_tokens queries over the cache, whose visible positions are cut into at most
  * n_splits pieces. The last piece of a tile to be done merges all of them; until then they leave their weighted sums in
- * `partial`, unless there is only one.
+ * `partial`, unless there is only one. Workgroup x's tile of queries is first_tile + x: a prompt's is several
+ * dispatches.
  */
 struct attention_args {
     address q; /* (n_tokens, n_heads, head_dim) */
@@ -197,6 +198,7 @@ struct attention_args {
     u32 kv_row_bytes;
     u32 n_splits; /* at most 64 */
     u32 window;   /* positions that a token sees, itself included */
+    u32 first_tile;
     f32 scale;
 };
 

@@ -1,8 +1,7 @@
 #version 450
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Causal grouped-query attention with a running softmax (Dao et al. 2022; Milakov and Gimelshein 2018). A "row" is one query:
- * one head of one token. Rows that share a KV head are packed: row = token * (n_heads / n_kv_heads) + head in its group.
+ * Causal grouped-query attention with a running softmax (Dao et al. 2022; Milakov and Gimelshein 2018).
  * Workgroup (tile of 8 rows, KV head, split): 64 threads walk the split's positions 64 at a time; a thread scores one
  * position against all 8 rows, then 8 threads a row make the softmax, then a thread sums 4 dimensions of v over the positions,
  * which it shares with as many threads as are left over. The tile's last split to be done merges all: y = sum of
@@ -24,11 +23,10 @@ layout(push_constant) uniform Args { attention_args a; };
 layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Partial { vec4 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer Done { uint at[]; };
 
-#include "kv.glsl"
+#include "attention.glsl"
 
 const uint ROWS = 8, MAX_QUADS = 64, STEP = 64;
-const uint MIN_SPLIT = 128;    /* positions: fewer are not worth a merge */
-const float LOWEST = -3.0e38; /* finite, so that LOWEST - LOWEST is 0 */
+const uint MIN_SPLIT = 128; /* positions: fewer are not worth a merge */
 
 shared vec4 tile[ROWS * MAX_QUADS]; /* q; in the end (row, thread) the threads' sums, then (row, split) what is merged */
 shared float weight[ROWS * STEP];   /* (row, position or split): score, then its exponential */
@@ -66,13 +64,6 @@ void softmax(uint from, uint to, inout float row_max, inout float row_sum)
     row_sum *= shrink;
     [[unroll]] for (uint j = 0; j < 8; j++)
         row_sum += part_sum[row * 8 + j];
-}
-
-/* Of (n_tokens, n_heads), where the row is. */
-uint head_of(uint row, uint kv_head)
-{
-    const uint group = a.n_heads / a.n_kv_heads;
-    return row / group * a.n_heads + kv_head * group + row % group;
 }
 
 /* q_r k, for each row r of the tile. */
@@ -124,26 +115,23 @@ void add_values(inout vec4 sums[ROWS], uvec2 values, uint n, uint quad, uint sha
 
 void main()
 {
-    const uint tid = gl_LocalInvocationID.x, kv_head = gl_WorkGroupID.y, split = gl_WorkGroupID.z;
-    const uint group = a.n_heads / a.n_kv_heads, quads = a.head_dim / 4;
+    const uint tid = gl_LocalInvocationID.x, split = gl_WorkGroupID.z, quads = a.head_dim / 4;
     const step s = Step(a.step).s;
-    const uint first_row = gl_WorkGroupID.x * ROWS, n_rows = min(ROWS, s.n_tokens * group - first_row);
+    const Tile own = tile_of(ROWS, s);
 
-    /* what the tile sees, and the split's share of it */
-    const uint first_limit = s.n_past + first_row / group + 1, last_limit = s.n_past + (first_row + n_rows - 1) / group + 1;
-    const uint first_seen = first_limit - min(first_limit, a.window), n_seen = last_limit - first_seen;
+    /* the split's share of what the tile sees */
+    const uint n_seen = own.seen.end - own.seen.first;
     const uint per_split = max(((n_seen + a.n_splits - 1) / a.n_splits + STEP - 1) / STEP * STEP, MIN_SPLIT);
     const uint n_splits = a.n_splits == 1 ? 1 : (n_seen + per_split - 1) / per_split;
     if (split >= n_splits)
         return;
-    const uint begin = first_seen + split * per_split, end = n_splits == 1 ? last_limit : min(begin + per_split, last_limit);
+    const uint begin = own.seen.first + split * per_split, end = n_splits == 1 ? own.seen.end : min(begin + per_split, own.seen.end);
 
     for (uint i = tid; i < ROWS * quads; i += 64)
-        tile[i] = Quads(a.q).at[head_of(first_row + min(i / quads, n_rows - 1), kv_head) * quads + i % quads];
+        tile[i] = Quads(a.q).at[head_of(own.first_row + min(i / quads, own.n_rows - 1)) * quads + i % quads];
     barrier();
 
-    const uint my_limit = s.n_past + (first_row + tid / 8) / group + 1; /* of the row whose softmax this thread makes */
-    const uint my_first = my_limit - min(my_limit, a.window);
+    const Range mine = seen_by(own.first_row + tid / 8, s.n_past); /* by the row whose softmax this thread makes */
 #ifdef BROADCAST
     const uint n_sharers = 1, share = tid - gl_SubgroupInvocationID < quads ? 0 : 1, quad = min(tid, quads - 1);
 #else
@@ -158,17 +146,17 @@ void main()
         const uint n = min(STEP, end - base);
 
         float scores[ROWS];
-        score(scores, kv_row(a.k_cache, base + min(tid, n - 1)), kv_head * quads, quads);
+        score(scores, kv_row(a.k_cache, base + min(tid, n - 1)), kv_head() * quads, quads);
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             weight[r * STEP + tid] = scores[r] * a.scale;
         barrier();
 
-        softmax(max(my_first, base) - base, min(n, max(my_limit, base) - base), row_max, row_sum);
+        softmax(max(mine.first, base) - base, min(n, max(mine.end, base) - base), row_max, row_sum);
 
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             sums[r] *= keep[r];
         if (share < n_sharers)
-            add_values(sums, kv_row(a.v_cache, base), n, kv_head * quads + quad, share, n_sharers);
+            add_values(sums, kv_row(a.v_cache, base), n, kv_head() * quads + quad, share, n_sharers);
         barrier();
     }
 
@@ -179,8 +167,8 @@ void main()
         part_sum[tid / 8] = row_sum;
     }
     barrier();
-    for (uint i = tid; i < n_rows * quads; i += 64) {
-        const uint r = i / quads, head = head_of(first_row + r, kv_head);
+    for (uint i = tid; i < own.n_rows * quads; i += 64) {
+        const uint r = i / quads, head = head_of(own.first_row + r);
         vec4 sum = tile[r * 64 + i % quads];
         for (uint j = 1; j < n_sharers; j++)
             sum += tile[r * 64 + j * quads + i % quads];
@@ -200,7 +188,7 @@ void main()
     barrier();
     if (tid == 0) {
         Done done = Done(a.done);
-        const uint at = gl_WorkGroupID.x * a.n_kv_heads + kv_head;
+        const uint at = tile_index() * a.n_kv_heads + kv_head();
         is_last = atomicAdd(done.at[at], 1) == n_splits - 1;
         if (is_last)
             done.at[at] = 0;
@@ -211,7 +199,7 @@ void main()
     memoryBarrierBuffer();
 
     for (uint i = tid; i < ROWS * n_splits; i += 64) {
-        const uint head = head_of(first_row + min(i / n_splits, n_rows - 1), kv_head);
+        const uint head = head_of(own.first_row + min(i / n_splits, own.n_rows - 1));
         const vec4 max_sum = Partial(a.partial).at[(head * a.n_splits + i % n_splits) * (quads + 1) + quads];
         weight[i / n_splits * STEP + i % n_splits] = max_sum.x;
         tile[i / n_splits * STEP + i % n_splits] = max_sum;
@@ -219,8 +207,8 @@ void main()
     barrier();
     row_max = LOWEST;
     softmax(0, n_splits, row_max, row_sum);
-    for (uint i = tid; i < n_rows * quads; i += 64) {
-        const uint r = i / quads, head = head_of(first_row + r, kv_head);
+    for (uint i = tid; i < own.n_rows * quads; i += 64) {
+        const uint r = i / quads, head = head_of(own.first_row + r);
         vec4 sum = vec4(0);
         float total = 0;
         for (uint j = 0; j < n_splits; j++) {

@@ -12,36 +12,26 @@
 layout(local_size_x = 128) in;
 layout(push_constant) uniform Args { attention_args a; };
 
-#include "kv.glsl"
+#include "attention.glsl"
 
 const uint ROWS = 32, KEYS = 32;
 const uint PART = 8, STRIDE = PART + 1; /* quads of a row that are in shared memory; its distance, off the banks' */
 const uint SCORES = KEYS + 1;           /* the distance of the scores' rows */
 layout(constant_id = CONSTANT_SUMS) const uint SUMS = 16; /* rows of a thread: those of a head with 256 dimensions */
-const float LOWEST = -3.0e38;           /* finite, so that LOWEST - LOWEST is 0 */
 
 shared vec4 q_part[ROWS * STRIDE], k_part[KEYS * STRIDE];
 shared float weight[ROWS * SCORES]; /* (row, position): score, then its exponential */
 shared float part_max[128], part_sum[128], keep[ROWS];
 
-uint head_of(uint row, uint kv_head)
-{
-    const uint group = a.n_heads / a.n_kv_heads;
-    return row / group * a.n_heads + kv_head * group + row % group;
-}
-
 void main()
 {
-    const uint tid = gl_LocalInvocationID.x, kv_head = gl_WorkGroupID.y;
-    const uint group = a.n_heads / a.n_kv_heads, quads = a.head_dim / 4;
+    const uint tid = gl_LocalInvocationID.x, quads = a.head_dim / 4;
     const step s = Step(a.step).s;
-    const uint first_row = gl_WorkGroupID.x * ROWS, n_rows = min(ROWS, s.n_tokens * group - first_row);
-    const uint first_limit = s.n_past + first_row / group + 1, end = s.n_past + (first_row + n_rows - 1) / group + 1;
-    const uint begin = first_limit - min(first_limit, a.window);
+    const Tile own = tile_of(ROWS, s);
 
     /* the row whose softmax this thread makes, and what it sees */
-    const uint my_row = tid / 4, my_limit = s.n_past + (first_row + my_row) / group + 1;
-    const uint my_first = my_limit - min(my_limit, a.window);
+    const uint my_row = tid / 4;
+    const Range seen = seen_by(own.first_row + my_row, s.n_past);
     float row_max = LOWEST, row_sum = 0;
 
     /* the dimensions and the rows, from `mine` on, whose sums are this thread's */
@@ -50,7 +40,7 @@ void main()
     [[unroll]] for (uint i = 0; i < SUMS; i++)
         sums[i] = vec4(0);
 
-    for (uint base = begin; base < end; base += KEYS) {
+    for (uint base = own.seen.first; base < own.seen.end; base += KEYS) {
         float scores[4][2];
         [[unroll]] for (uint i = 0; i < 4; i++)
             scores[i][0] = scores[i][1] = 0;
@@ -59,8 +49,8 @@ void main()
                 const uint r = tid / PART + i * (128 / PART), d = from + tid % PART;
                 vec4 q = vec4(0), k = vec4(0);
                 if (d < quads) {
-                    q = Quads(a.q).at[head_of(first_row + min(r, n_rows - 1), kv_head) * quads + d];
-                    k = kv_quad(kv_row(a.k_cache, min(base + r, end - 1)), kv_head * quads + d);
+                    q = Quads(a.q).at[head_of(own.first_row + min(r, own.n_rows - 1)) * quads + d];
+                    k = kv_quad(kv_row(a.k_cache, min(base + r, own.seen.end - 1)), kv_head() * quads + d);
                 }
                 q_part[r * STRIDE + tid % PART] = q;
                 k_part[r * STRIDE + tid % PART] = k;
@@ -85,7 +75,7 @@ void main()
         float m = LOWEST;
         [[unroll]] for (uint i = 0; i < KEYS / 4; i++) {
             const uint j = tid % 4 + 4 * i;
-            if (base + j >= my_first && base + j < min(my_limit, end))
+            if (base + j >= seen.first && base + j < min(seen.end, own.seen.end))
                 m = max(m, weight[my_row * SCORES + j]);
         }
         part_max[tid] = m;
@@ -96,7 +86,7 @@ void main()
         float sum = 0;
         [[unroll]] for (uint i = 0; i < KEYS / 4; i++) {
             const uint j = tid % 4 + 4 * i;
-            const bool is_seen = base + j >= my_first && base + j < min(my_limit, end);
+            const bool is_seen = base + j >= seen.first && base + j < min(seen.end, own.seen.end);
             const float e = is_seen ? exp(weight[my_row * SCORES + j] - m) : 0;
             weight[my_row * SCORES + j] = e;
             sum += e;
@@ -114,10 +104,10 @@ void main()
         [[unroll]] for (uint i = 0; i < SUMS; i++)
             sums[i] *= keep[min(mine + i * n_sharers, ROWS - 1)];
         const uvec2 values = kv_row(a.v_cache, base);
-        const uint n = min(KEYS, end - base);
+        const uint n = min(KEYS, own.seen.end - base);
         if (mine < n_sharers)
             for (uint j = 0; j < n; j++) {
-                const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), kv_head * quads + quad);
+                const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), kv_head() * quads + quad);
                 [[unroll]] for (uint i = 0; i < SUMS; i++)
                     sums[i] += weight[min(mine + i * n_sharers, ROWS - 1) * SCORES + j] * v;
             }
@@ -130,7 +120,7 @@ void main()
     if (mine < n_sharers)
         [[unroll]] for (uint i = 0; i < SUMS; i++) {
             const uint r = mine + i * n_sharers;
-            if (r < n_rows)
-                QuadsOut(a.y).at[head_of(first_row + r, kv_head) * quads + quad] = sums[i] / part_sum[r];
+            if (r < own.n_rows)
+                QuadsOut(a.y).at[head_of(own.first_row + r) * quads + quad] = sums[i] / part_sum[r];
         }
 }

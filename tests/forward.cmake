@@ -21,3 +21,6 @@ scoria_test(test_expert_cost LIBS scoria_runtime)
 scoria_test(test_store SOURCES model_builder.c gguf_builder.c failing_malloc.c LIBS scoria_runtime
     LINK_OPTIONS -Wl,--wrap=pread,--wrap=malloc,--wrap=calloc,--wrap=realloc)
 scoria_test(test_disk SOURCES ${forward_sources} LIBS scoria_runtime LINK_OPTIONS -Wl,--wrap=pread)
+
+add_executable(bench_cancel ${PROJECT_SOURCE_DIR}/tools/bench_cancel.c)
+target_link_libraries(bench_cancel PRIVATE scoria_runtime scoria_options)

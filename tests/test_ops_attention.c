@@ -14,8 +14,9 @@
 
 enum { SPARE_POSITIONS = 70 };
 
-static void check_case(struct op_judge *j, struct op_device *d, struct attention_case c, enum sc_type type,
-                       uint64_t seed)
+/* Returns the result, which the next case overwrites. */
+static struct tensor check_case(struct op_judge *j, struct op_device *d, struct attention_case c, enum sc_type type,
+                                uint64_t seed)
 {
     op_case(j, d, seed, "%s cache, %u heads on %u of %u, %u tokens after %u, %u splits, sigma %g, window %u",
             sc_type_name(type), c.n_heads, c.n_kv_heads, c.head_dim, c.n, c.n_past, c.n_splits, (double)c.sigma,
@@ -49,6 +50,7 @@ static void check_case(struct op_judge *j, struct op_device *d, struct attention
         }
     free(k);
     free(v);
+    return y;
 }
 
 static void check_type(struct op_device *d, enum sc_type type)
@@ -56,7 +58,7 @@ static void check_type(struct op_device *d, enum sc_type type)
     struct op_judge judge = {0};
     for (size_t i = 0; i < op_n_attention_cases; i++)
         if (op_kv_has_heads(type, op_attention_cases[i].head_dim))
-            check_case(&judge, d, op_attention_cases[i], type, 1 + i);
+            (void)check_case(&judge, d, op_attention_cases[i], type, 1 + i);
     op_judge_report(&judge, "attention, %s cache, %s broadcasts", sc_type_name(type),
                     d->gpu->info.has_ballot ? "with" : "without");
 }
@@ -77,13 +79,43 @@ static void test_without_broadcasts(void **state)
     d->gpu->info.has_ballot = has_ballot;
 }
 
+/* The result of a case, to be freed; *n_dispatches: into how many it was cut where so much work was wanted of each. */
+static float *run_cut(struct op_device *d, struct attention_case c, double piece_work, uint32_t *n_dispatches)
+{
+    const double usual = d->gpu->piece_work;
+    const uint64_t n_bytes = (uint64_t)c.n * c.n_heads * c.head_dim * sizeof(float);
+    struct op_judge judge = {0};
+    float *y = malloc(n_bytes);
+    assert_non_null(y);
+    d->gpu->piece_work = piece_work;
+    const struct tensor got = check_case(&judge, d, c, SC_F16, 7);
+    d->gpu->piece_work = usual;
+    *n_dispatches = d->commands.n_dispatches;
+    memcpy(y, op_floats(d, got), n_bytes);
+    return y;
+}
+
+static void test_bits_of_cuts(void **state)
+{
+    static const struct attention_case cases[] = {{4, 2, 32, 130, 70, 1, 1, 0}, {8, 2, 64, 9, 700, 5, 1, 300}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint32_t n_whole, n_cut;
+        float *whole = run_cut(*state, cases[i], 1e18, &n_whole), *cut = run_cut(*state, cases[i], 1, &n_cut);
+        assert_int_equal(n_whole, 1);
+        assert_true(n_cut > 2);
+        assert_memory_equal(whole, cut, (size_t)cases[i].n * cases[i].n_heads * cases[i].head_dim * sizeof(float));
+        free(whole);
+        free(cut);
+    }
+}
+
 /* One query over every length up to three steps of 64, and every number of splits up to 5. */
 static void test_every_length(void **state)
 {
     struct op_judge judge = {0};
     for (uint32_t n_past = 0; n_past < 193; n_past++) {
         const struct attention_case c = {2, 1, 8, 1, n_past, 1 + n_past % 5, 2, n_past % 7 ? 0 : n_past / 2 + 1};
-        check_case(&judge, *state, c, n_past % 2 ? SC_F16 : SC_F32, 100 + n_past);
+        (void)check_case(&judge, *state, c, n_past % 2 ? SC_F16 : SC_F32, 100 + n_past);
     }
     op_judge_report(&judge, "attention, every length");
 }
@@ -93,7 +125,8 @@ static void test_sharp(void **state)
 {
     struct op_judge judge = {0};
     for (uint32_t splits = 1; splits <= 4; splits++)
-        check_case(&judge, *state, (struct attention_case){2, 1, 16, 3, 200, splits, 100, 0}, SC_F32, 500 + splits);
+        (void)check_case(&judge, *state, (struct attention_case){2, 1, 16, 3, 200, splits, 100, 0}, SC_F32,
+                         500 + splits);
     op_judge_report(&judge, "attention, sharp");
 }
 
@@ -109,7 +142,7 @@ static void test_deep(void **state)
     struct op_judge judge = {0};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (uint32_t t = 0; t < OP_N_KV_TYPES; t++)
-            check_case(&judge, *state, cases[i], op_kv_types[t], 600 + i);
+            (void)check_case(&judge, *state, cases[i], op_kv_types[t], 600 + i);
     op_judge_report(&judge, "attention, deep");
 }
 
@@ -118,7 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),        cmocka_unit_test(test_without_broadcasts),
         cmocka_unit_test(test_every_length), cmocka_unit_test(test_sharp),
-        cmocka_unit_test(test_deep),
+        cmocka_unit_test(test_deep),         cmocka_unit_test(test_bits_of_cuts),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }
