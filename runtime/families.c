@@ -89,7 +89,7 @@ static uint32_t down_roundings(const struct variant *v, uint32_t cols)
  */
 #define FOR_PROCESSORS(kernel_, roundings_) \
     {.name = "2 lanes, 8 rows", \
-     MATVEC(kernel_##_ROWS, 2, 8, 0, roundings_), \
+     MATVEC(kernel_##_ROWS8, 2, 8, 0, roundings_), \
      .constants[CONSTANT_IS_NORMED] = 1, \
      .needs = NEEDS_OF_ROWS}, \
     { \
@@ -97,18 +97,22 @@ static uint32_t down_roundings(const struct variant *v, uint32_t cols)
         .needs = NEEDS_PROCESSOR \
     }
 
-/* For GPUs; which is best depends on the matrix and on what conversions cost. */
-#define FOR_GPUS(kernel_, lanes, roundings_) \
-    {.name = #lanes " lanes", MATVEC(kernel_, lanes, 2, 0, roundings_)}, \
+/* For GPUs; which is best depends on the matrix, on what conversions cost, and on how much of x passes through the
+ * caches. */
+#define FOR_GPUS(kernel_, lanes, rows, words, roundings_) \
+    {.name = words, MATVEC(kernel_, lanes, rows, 0, roundings_)}, \
     { \
-        .name = #lanes " lanes, magic", MATVEC(kernel_, lanes, 2, 1, roundings_) \
+        .name = words ", magic", MATVEC(kernel_, lanes, rows, 1, roundings_) \
     }
 
 /* One order for all of them: variant_of takes what was measured of matvec for the others, too. */
 #define SINGLE_TOKEN(kernel_, roundings_) \
     { \
-        FOR_PROCESSORS(kernel_, roundings_), FOR_GPUS(kernel_, 32, roundings_), FOR_GPUS(kernel_, 16, roundings_), \
-            FOR_GPUS(kernel_, 64, roundings_), FOR_GPUS(kernel_, 8, roundings_) \
+        FOR_PROCESSORS(kernel_, roundings_), FOR_GPUS(kernel_, 32, 2, "32 lanes", roundings_), \
+            FOR_GPUS(kernel_##_ROWS4, 32, 4, "32 lanes, 4 rows", roundings_), \
+            FOR_GPUS(kernel_, 16, 2, "16 lanes", roundings_), \
+            FOR_GPUS(kernel_##_ROWS4, 16, 4, "16 lanes, 4 rows", roundings_), \
+            FOR_GPUS(kernel_, 64, 2, "64 lanes", roundings_), FOR_GPUS(kernel_, 8, 2, "8 lanes", roundings_) \
     }
 
 static const struct variant matvec[] = SINGLE_TOKEN(MATVEC, matvec_roundings);

@@ -17,6 +17,7 @@ layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Add
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Vec2s { vec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer Vec2sOut { vec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Vec2Words { uvec2 at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer QuadWords { uvec4 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer Vec2WordsOut { uvec2 at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Step { step s; };
 

@@ -65,17 +65,43 @@ Row row_of(uvec2 base, uint row, uint cols)
                (row * (cols / BLOCK_SIZE * BLOCK_BYTES) & 2u) / 2);
 }
 
-/* The word that begins `bytes` (even) after the row's first byte. */
+/*
+ * The words that begin `bytes` (even) after the row's first byte, in loads as wide as the type's blocks are aligned: what a
+ * thread loads costs a turn of the cache whether it is 4 bytes or 16. words2 and words4: `bytes` is a multiple of 8 or 16 in
+ * such blocks. Others are put together from neighbouring words; a row that begins with a whole word reads none it needs not.
+ */
 uint word(Row row, uint bytes)
 {
 #if BLOCK_BYTES % 4 == 0
     return row.words.at[bytes / 4];
 #else
-    uint half_word = bytes / 2 + row.half_words;
-    uint low = row.words.at[half_word / 2];
-    if ((half_word & 1) == 0)
+    const uint half_word = bytes / 2 + row.half_words, at = half_word / 2, odd = half_word & 1;
+    const uint low = row.words.at[at];
+    if (odd == 0)
         return low;
-    return low >> 16 | row.words.at[half_word / 2 + 1] << 16;
+    return low >> 16 | row.words.at[at + 1] << 16;
+#endif
+}
+
+uvec2 words2(Row row, uint bytes)
+{
+#if BLOCK_BYTES % 8 == 0
+    return Vec2Words(uvec2(row.words)).at[bytes / 8];
+#elif BLOCK_BYTES % 4 == 0
+    return uvec2(word(row, bytes), word(row, bytes + 4));
+#else
+    const uint half_word = bytes / 2 + row.half_words, at = half_word / 2, odd = half_word & 1;
+    const uvec3 w = uvec3(row.words.at[at], row.words.at[at + 1], row.words.at[at + 1 + odd]);
+    return mix(w.xy, w.xy >> 16 | w.yz << 16, bvec2(odd == 1));
+#endif
+}
+
+uvec4 words4(Row row, uint bytes)
+{
+#if BLOCK_BYTES % 16 == 0
+    return QuadWords(uvec2(row.words)).at[bytes / 16];
+#else
+    return uvec4(words2(row, bytes), words2(row, bytes + 8));
 #endif
 }
 
@@ -140,8 +166,7 @@ mat4 part(Row row, uint p)
 {
     mat4 m;
     [[unroll]] for (uint j = 0; j < 4; j++)
-        m[j] = vec4(uintBitsToFloat(row.words.at[p * 16 + j * 4]), uintBitsToFloat(row.words.at[p * 16 + j * 4 + 1]),
-                    uintBitsToFloat(row.words.at[p * 16 + j * 4 + 2]), uintBitsToFloat(row.words.at[p * 16 + j * 4 + 3]));
+        m[j] = uintBitsToFloat(words4(row, p * 64 + j * 16));
     return m;
 }
 
@@ -152,10 +177,9 @@ uint part_first(uint p) { return p * 16; }
 
 mat4 part(Row row, uint p)
 {
-    mat4 m;
-    [[unroll]] for (uint j = 0; j < 4; j++)
-        m[j] = vec4(unpackHalf2x16(row.words.at[p * 8 + j * 2]), unpackHalf2x16(row.words.at[p * 8 + j * 2 + 1]));
-    return m;
+    const uvec4 a = words4(row, p * 32), b = words4(row, p * 32 + 16);
+    return mat4(vec4(unpackHalf2x16(a.x), unpackHalf2x16(a.y)), vec4(unpackHalf2x16(a.z), unpackHalf2x16(a.w)),
+                vec4(unpackHalf2x16(b.x), unpackHalf2x16(b.y)), vec4(unpackHalf2x16(b.z), unpackHalf2x16(b.w)));
 }
 
 #elif defined(QUANT_BF16)
@@ -163,14 +187,12 @@ mat4 part(Row row, uint p)
 const uvec4 QUADS = uvec4(0, 4, 8, 12);
 uint part_first(uint p) { return p * 16; }
 
+vec4 floats4(uvec2 w) { return uintBitsToFloat(uvec4(w.x << 16, w.x & 0xffff0000, w.y << 16, w.y & 0xffff0000)); }
+
 mat4 part(Row row, uint p)
 {
-    mat4 m;
-    [[unroll]] for (uint j = 0; j < 4; j++) {
-        uint a = row.words.at[p * 8 + j * 2], b = row.words.at[p * 8 + j * 2 + 1];
-        m[j] = uintBitsToFloat(uvec4(a << 16, a & 0xffff0000, b << 16, b & 0xffff0000));
-    }
-    return m;
+    const uvec4 a = words4(row, p * 32), b = words4(row, p * 32 + 16);
+    return mat4(floats4(a.xy), floats4(a.zw), floats4(b.xy), floats4(b.zw));
 }
 
 #elif defined(QUANT_Q8_0) /* d, 32 signed bytes: d * q */
@@ -182,8 +204,8 @@ mat4 part(Row row, uint p)
 {
     uint block = p / 2 * BLOCK_BYTES, q = block + 2 + p % 2 * 16;
     float d = half_at(row, block);
-    return d * mat4(signed_bytes4(word(row, q)), signed_bytes4(word(row, q + 4)), signed_bytes4(word(row, q + 8)),
-                    signed_bytes4(word(row, q + 12)));
+    const uvec4 w = words4(row, q);
+    return d * mat4(signed_bytes4(w.x), signed_bytes4(w.y), signed_bytes4(w.z), signed_bytes4(w.w));
 }
 
 #elif defined(QUANT_Q4_0) || defined(QUANT_Q4_1) || defined(QUANT_Q5_0) || defined(QUANT_Q5_1) || defined(QUANT_IQ4_NL)
@@ -196,12 +218,11 @@ mat4 part(Row row, uint p)
 {
     uint block = p / 2 * BLOCK_BYTES, q = block + BLOCK_BYTES - 16 + p % 2 * 8;
     float d = half_at(row, block);
-    uint a = word(row, q), b = word(row, q + 4);
+    const uvec2 w = words2(row, q);
+    uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
 #if defined(QUANT_IQ4_NL)
-    return d * mat4(levels4(a & 0x0f0f0f0f), levels4(b & 0x0f0f0f0f), levels4(a >> 4 & 0x0f0f0f0f),
-                    levels4(b >> 4 & 0x0f0f0f0f));
+    return d * mat4(levels4(n.x), levels4(n.y), levels4(n.z), levels4(n.w));
 #else
-    uvec4 n = uvec4(a & 0x0f0f0f0f, b & 0x0f0f0f0f, a >> 4 & 0x0f0f0f0f, b >> 4 & 0x0f0f0f0f);
 #if defined(QUANT_Q5_0) || defined(QUANT_Q5_1)
     uint high = word(row, q - p % 2 * 8 - 4), first = p % 2 * 8;
     n |= uvec4(spread4(high, first), spread4(high, first + 4), spread4(high, first + 16), spread4(high, first + 20)) << 4;
@@ -227,25 +248,25 @@ uint part_first(uint p) { return p / 4 * 64 + p % 4 * 8; }
 mat4 part(Row row, uint p)
 {
     uint block = p / PARTS * BLOCK_BYTES, chunk = p % PARTS / 4, q = block + BLOCK_BYTES - 128 + p % PARTS * 8;
-    vec2 d = unpackHalf2x16(word(row, block));
+    const uvec4 head = words4(row, block);
+    vec2 d = unpackHalf2x16(head.x);
 
     /* scales of sub-blocks 2 chunk and 2 chunk + 1 in the bytes of one half word each */
-    uint s0 = word(row, block + 4), s1 = word(row, block + 8), s2 = word(row, block + 12), shift = chunk % 2 * 16;
+    const uvec3 s = head.yzw >> chunk % 2 * 16;
     uint scales, minimums;
     if (chunk < 2) {
-        scales = s0 >> shift & 0x3f3f;
-        minimums = s1 >> shift & 0x3f3f;
+        scales = s.x & 0x3f3f;
+        minimums = s.y & 0x3f3f;
     } else {
-        scales = (s2 >> shift & 0x0f0f) | (s0 >> shift >> 2 & 0x3030);
-        minimums = (s2 >> shift >> 4 & 0x0f0f) | (s1 >> shift >> 2 & 0x3030);
+        scales = (s.z & 0x0f0f) | (s.x >> 2 & 0x3030);
+        minimums = (s.z >> 4 & 0x0f0f) | (s.y >> 2 & 0x3030);
     }
     vec2 scale = d.x * vec2(scales & 0xff, scales >> 8), minimum = d.y * vec2(minimums & 0xff, minimums >> 8);
 
-    uint a = word(row, q), b = word(row, q + 4);
-    uvec4 n = uvec4(a & 0x0f0f0f0f, b & 0x0f0f0f0f, a >> 4 & 0x0f0f0f0f, b >> 4 & 0x0f0f0f0f);
+    const uvec2 w = words2(row, q);
+    uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
 #if defined(QUANT_Q5_K)
-    uint h = block + 16 + p % 4 * 8, bit = chunk * 2;
-    uvec2 high = uvec2(word(row, h), word(row, h + 4)) >> bit;
+    const uvec2 high = words2(row, block + 16 + p % 4 * 8) >> chunk * 2;
     n |= uvec4(high & 0x01010101, high >> 1 & 0x01010101) << 4;
 #endif
     return mat4(scale.x * bytes4(n.x) - minimum.x, scale.x * bytes4(n.y) - minimum.x, scale.y * bytes4(n.z) - minimum.y,
@@ -268,9 +289,9 @@ mat4 part(Row row, uint p)
                     (a >> 4 & 0x0f0f0f0f) | (high & 0x30303030), (b >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x30303030));
     /* scale 8h + l / 16 + 2j: every second byte of 8 */
     uint s = block + 192 + h * 8, shift = l / 16 * 8;
-    uint s0 = word(row, s) >> shift, s1 = word(row, s + 4) >> shift;
+    const uvec2 each = words2(row, s) >> shift;
     float d = half_at(row, block + 208);
-    vec4 scale = d * vec4(int(s0 << 24) >> 24, int(s0 << 8) >> 24, int(s1 << 24) >> 24, int(s1 << 8) >> 24);
+    vec4 scale = d * vec4(int(each.x << 24) >> 24, int(each.x << 8) >> 24, int(each.y << 24) >> 24, int(each.y << 8) >> 24);
     return mat4(scale.x * (bytes4(n.x) - 32), scale.y * (bytes4(n.y) - 32), scale.z * (bytes4(n.z) - 32),
                 scale.w * (bytes4(n.w) - 32));
 }
@@ -287,9 +308,9 @@ mat4 part(Row row, uint p)
     uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
     uint q = word(row, block + 32 + h * 32 + l), high = word(row, block + l) >> h * 4;
     /* scales: 16 low nibbles in 8 bytes (first 8 low, last 8 high), 16 high pairs in the next 4; ours are 8h + l / 16 + 2j */
-    uint low0 = word(row, block + 96) >> h * 4, low1 = word(row, block + 100) >> h * 4, top = word(row, block + 104) >> h * 4;
-    uint shift = l / 16 * 8;
-    uvec2 six = uvec2((low0 & 0x0f0f0f0f) | (top << 4 & 0x30303030), (low1 & 0x0f0f0f0f) | (top << 2 & 0x30303030)) >> shift;
+    const uvec2 low = words2(row, block + 96) >> h * 4;
+    const uint top = word(row, block + 104) >> h * 4, shift = l / 16 * 8;
+    uvec2 six = (low & 0x0f0f0f0f | uvec2(top << 4, top << 2) & 0x30303030) >> shift;
     float d = half_at(row, block + 108);
     vec4 scale = d * (vec4(six.x & 0xff, six.x >> 16 & 0xff, six.y & 0xff, six.y >> 16 & 0xff) - 32);
     mat4 m;
@@ -310,7 +331,7 @@ mat4 part(Row row, uint p)
     uint q = word(row, block + 16 + h * 32 + l);
     vec2 d = unpackHalf2x16(word(row, block + 80));
     uint shift = l / 16 * 8;
-    uvec2 s = uvec2(word(row, block + h * 8), word(row, block + h * 8 + 4)) >> shift;
+    const uvec2 s = words2(row, block + h * 8) >> shift;
     uvec4 each = uvec4(s.x, s.x >> 16, s.y, s.y >> 16);
     vec4 scale = d.x * vec4(each & 0xf), minimum = d.y * vec4(each >> 4 & 0xf);
     mat4 m;
@@ -328,11 +349,12 @@ uint part_first(uint p) { return p / 2 * 32 + p % 2 * 8; }
 mat4 part(Row row, uint p)
 {
     uint block = p / PARTS * BLOCK_BYTES, sub = p % PARTS / 2, q = block + 8 + p % PARTS * 8;
-    uint head = word(row, block), low = word(row, block + 4) >> sub * 4 & 0xf, high = head >> (16 + sub * 2) & 3;
-    float scale = unpackHalf2x16(head).x * (float(low | high << 4) - 32);
-    uint a = word(row, q), b = word(row, q + 4);
-    return scale * mat4(levels4(a & 0x0f0f0f0f), levels4(b & 0x0f0f0f0f), levels4(a >> 4 & 0x0f0f0f0f),
-                        levels4(b >> 4 & 0x0f0f0f0f));
+    const uvec2 head = words2(row, block);
+    const uint low = head.y >> sub * 4 & 0xf, high = head.x >> (16 + sub * 2) & 3;
+    float scale = unpackHalf2x16(head.x).x * (float(low | high << 4) - 32);
+    const uvec2 w = words2(row, q);
+    const uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
+    return scale * mat4(levels4(n.x), levels4(n.y), levels4(n.z), levels4(n.w));
 }
 
 #endif

@@ -26,7 +26,8 @@ static void test_kernel_table(void **state)
                  {KERNEL_MATMUL_F32, "matmul"},
                  {KERNEL_MATMUL_CM16_F32, "matmul_cm16"},
                  {KERNEL_MATMUL_CM8_F32, "matmul_cm8"},
-                 {KERNEL_MATVEC_ROWS_F32, "matvec_rows"},
+                 {KERNEL_MATVEC_ROWS4_F32, "matvec_rows4"},
+                 {KERNEL_MATVEC_ROWS8_F32, "matvec_rows8"},
                  {KERNEL_MATMUL_ROWS_FEW_F32, "matmul_rows_few"},
                  {KERNEL_MATMUL_ROWS_F32, "matmul_rows"}};
     size_t n_types;
