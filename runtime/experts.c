@@ -88,8 +88,7 @@ void experts_forget(struct experts *x)
 {
     x->n_arrivals = x->n_arrived = 0;
     x->sent_bytes = 0;
-    for (uint32_t i = 0; i < x->n_slots; i++)
-        policy_vacate(&x->policy, i);
+    policy_forget(&x->policy);
     for (uint32_t i = 0; i < x->n_layers * x->n_experts; i++)
         x->table_mirror[i] = UINT64_MAX; /* differs from everything: the first use of a layer writes its row */
 }
@@ -248,7 +247,7 @@ bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const 
         if (p->slot_of[first + ids[i]] != POLICY_NONE)
             continue;
         x->n_misses++;
-        const uint32_t slot = policy_victim(p);
+        const uint32_t slot = policy_victim(p, first + ids[i]);
         if (slot == POLICY_NONE)
             return sc_fail(e, SC_INVALID_ARGUMENT, "a pass needs more experts than there are slots");
         if (!place(x, u, first + ids[i], slot, e))

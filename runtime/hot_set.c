@@ -86,7 +86,7 @@ bool hot_set_restore(const struct hot_set *h, struct policy *p)
              is_sound(&head, heat, used_at, n);
         if (ok) {
             p->n_steps = head.n_steps;
-            p->duel.measure = POLICY_HEAT; /* there is some */
+            duel_trust(p);
             memcpy(p->used_at, used_at, n * sizeof(*used_at));
             memcpy(p->learned, heat, n * sizeof(*heat));
             for (size_t i = 0; i < n; i++)

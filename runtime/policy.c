@@ -8,16 +8,9 @@
 static const float DECAY = 0.99f;      /* of a use's worth with every token */
 static const float FORGOTTEN = 0.001f; /* worth as much as never used */
 static const float PROMPT_USES = 4;
-static const float ADVANTAGE = 1.25f; /* times as valuable as the one whose place it takes */
-static const float UPLOAD_PRICE = 3;  /* in hits, where a miss can do without */
-static const float CERTAINTY = 9;     /* three standard deviations, squared */
-enum { PROMOTIONS_PER_TOKEN = 1, PROMPT_LAYERS = 2 };
-enum {
-    OUTSIDE,
-    INSIDE,
-    PINNED,
-    WANTED
-}; /* of the duel's shadow; the last two: hit and missed by the layer that runs */
+static const float ADVANTAGE = 1.25f;            /* times as valuable as the one whose place it takes */
+static const uint64_t LATER = (uint64_t)1 << 32; /* above all that policy_worth tells: a prompt has yet to come to it */
+enum { PROMPT_LAYERS = 2 };
 
 bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32_t n_slots, struct sc_error *e)
 {
@@ -30,15 +23,18 @@ bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32
     p->used_at = calloc(n, sizeof(*p->used_at));
     p->held = calloc(n_slots, sizeof(*p->held));
     p->open = calloc(n_slots, sizeof(*p->open));
-    p->duel.shadow = calloc(n, sizeof(*p->duel.shadow));
-    if (!p->owner || !p->slot_of || !p->heat || !p->learned || !p->used_at || !p->held || !p->open || !p->duel.shadow) {
+    p->n_to_open = p->n_empty = n_slots;
+    bool ok = (p->owner && p->slot_of && p->heat && p->learned && p->used_at && p->held && p->open) ||
+              sc_fail_memory(e, "the policy of the expert slots");
+    for (enum policy_measure m = 0; m < POLICY_N_MEASURES; m++)
+        ok = ok && ranking_init(&p->victims[m], n_layers * n_experts, e);
+    ok = ok && duel_init(&p->duel, n_layers, n_experts, e);
+    if (!ok) {
         policy_finish(p);
-        return sc_fail_memory(e, "the policy of the expert slots");
+        return false;
     }
     memset(p->owner, 0xff, n_slots * sizeof(*p->owner));
     memset(p->slot_of, 0xff, n * sizeof(*p->slot_of));
-    policy_begin(p, 1);
-    p->duel.is_stale = true;
     return true;
 }
 
@@ -51,7 +47,9 @@ void policy_finish(struct policy *p)
     free(p->used_at);
     free(p->held);
     free(p->open);
-    free(p->duel.shadow);
+    for (enum policy_measure m = 0; m < POLICY_N_MEASURES; m++)
+        ranking_finish(&p->victims[m]);
+    duel_finish(&p->duel);
     memset(p, 0, sizeof(*p));
 }
 
@@ -65,121 +63,44 @@ static float heat_value(const struct policy *p, uint32_t index)
     return p->heat[index] + 1 / (float)(p->n_steps - p->used_at[index] + 1);
 }
 
-/* At least 0, and 0 only if it was never used. */
-static double value(const struct policy *p, enum policy_measure m, uint32_t index)
+uint64_t policy_worth(const struct policy *p, enum policy_measure m, uint32_t index)
 {
-    if (m == POLICY_RECENCY) /* within a pass, in the order of the layers */
-        return p->used_at[index] ? (double)p->used_at[index] * n_all(p) + index : 0;
-    return (double)heat_value(p, index);
+    uint32_t bits = p->used_at[index]; /* those of the same pass: the higher layer, so the higher index */
+    if (m == POLICY_HEAT) {
+        const float value = heat_value(p, index); /* not below 0: the order of such floats is that of their bits */
+        memcpy(&bits, &value, sizeof(bits));
+    }
+    return bits;
 }
 
-/* ---- the duel ---- */
+/* ---- who may lose its slot ---- */
 
-static enum policy_measure other(enum policy_measure m)
+/* The expert's place among the victims follows what has become of it. */
+static void rank(struct policy *p, uint32_t index)
 {
-    return m == POLICY_HEAT ? POLICY_RECENCY : POLICY_HEAT;
+    const uint32_t slot = p->slot_of[index];
+    const bool is_victim = slot != POLICY_NONE && !p->held[slot] && (p->open[slot] || p->n_to_open);
+    const uint64_t later = p->is_prompt && index / p->n_experts > p->layer ? LATER : 0;
+    for (enum policy_measure m = 0; m < POLICY_N_MEASURES; m++) {
+        if (p->is_ranked[m] && is_victim)
+            ranking_set(&p->victims[m], index, policy_worth(p, m, index) | later);
+        else if (p->is_ranked[m])
+            ranking_remove(&p->victims[m], index);
+    }
 }
 
-/* The shadow has gained so much on what was done, or lost. */
-static void score(struct duel *d, float gain)
-{
-    d->lead += gain;
-    d->spread += gain * gain;
-}
-
-static void cast_shadow(struct policy *p)
+static void rank_all(struct policy *p)
 {
     for (uint32_t i = 0; i < n_all(p); i++)
-        p->duel.shadow[i] = p->slot_of[i] != POLICY_NONE ? INSIDE : OUTSIDE;
-    p->duel.oldest = p->duel.next = 0;
+        rank(p, i);
 }
 
-/* Those with the same last pass are asked for one after the other: all are searched only for the next pass. */
-static uint32_t oldest_in_shadow(struct policy *p)
+/* A prompt has come so far. */
+static void go_on_to(struct policy *p, uint32_t layer)
 {
-    struct duel *d = &p->duel;
-    for (uint32_t oldest = 0; oldest != UINT32_MAX;) {
-        for (uint32_t i = d->next; i < n_all(p); i++)
-            if (d->shadow[i] == INSIDE && p->used_at[i] == d->oldest) {
-                d->next = i + 1;
-                return i;
-            }
-        oldest = UINT32_MAX;
-        for (uint32_t i = 0; i < n_all(p); i++)
-            if (d->shadow[i] == INSIDE && p->used_at[i] < oldest)
-                oldest = p->used_at[i];
-        d->oldest = oldest;
-        d->next = 0;
-    }
-    return POLICY_NONE;
-}
-
-static uint32_t coldest_in_shadow(const struct policy *p)
-{
-    uint32_t best = POLICY_NONE;
-    for (uint32_t i = 0; i < n_all(p); i++)
-        if (p->duel.shadow[i] == INSIDE && (best == POLICY_NONE || heat_value(p, i) < heat_value(p, best)))
-            best = i;
-    return best;
-}
-
-/* Whom the shadow would give up; POLICY_NONE: none. */
-static uint32_t shadow_victim(struct policy *p)
-{
-    return other(p->duel.measure) == POLICY_RECENCY ? oldest_in_shadow(p) : coldest_in_shadow(p);
-}
-
-static void replace_in_shadow(struct policy *p, uint32_t victim, uint32_t index)
-{
-    p->duel.shadow[victim] = OUTSIDE;
-    p->duel.shadow[index] = INSIDE;
-    if (p->promotes)
-        score(&p->duel, -UPLOAD_PRICE);
-}
-
-/* The layer has run: its misses get their places, as far as the shadow uploads at every miss. */
-static void settle(struct policy *p)
-{
-    struct duel *d = &p->duel;
-    uint8_t *layer = d->shadow + (size_t)d->layer * p->n_experts;
-    const bool uploads = !p->promotes || d->measure == POLICY_HEAT;
-    for (uint32_t i = 0; i < p->n_experts; i++) {
-        if (layer[i] != WANTED)
-            continue;
-        const uint32_t victim = uploads ? shadow_victim(p) : POLICY_NONE;
-        layer[i] = OUTSIDE;
-        if (victim != POLICY_NONE) {
-            replace_in_shadow(p, victim, d->layer * p->n_experts + i);
-            layer[i] = PINNED;
-        }
-    }
-    for (uint32_t i = 0; i < p->n_experts; i++)
-        layer[i] = layer[i] == PINNED ? INSIDE : layer[i];
-}
-
-static void count_for_duel(struct policy *p, uint32_t index)
-{
-    struct duel *d = &p->duel;
-    if (index / p->n_experts != d->layer)
-        settle(p);
-    d->layer = index / p->n_experts;
-    const bool hit = p->slot_of[index] != POLICY_NONE, shadow_hit = d->shadow[index] == INSIDE;
-    if (hit != shadow_hit)
-        score(d, shadow_hit ? 1 : -1);
-    d->shadow[index] = shadow_hit ? PINNED : WANTED;
-}
-
-/* The shadow has proved to be better, beyond chance. What it lost before it began to gain does not count. */
-static void change_places(struct policy *p)
-{
-    struct duel *d = &p->duel;
-    if (d->lead < 0)
-        d->lead = d->spread = 0;
-    if (d->lead == 0 || d->lead * d->lead < CERTAINTY * d->spread)
-        return;
-    d->measure = other(d->measure);
-    d->lead = d->spread = 0;
-    cast_shadow(p);
+    for (; p->layer < layer; p->layer++)
+        for (uint32_t i = 0; i < p->n_experts; i++)
+            rank(p, (p->layer + 1) * p->n_experts + i);
 }
 
 static float decayed(float heat)
@@ -189,19 +110,16 @@ static float decayed(float heat)
 
 void policy_begin(struct policy *p, uint32_t n_tokens)
 {
-    const bool is_prompt = n_tokens > 1;
-    settle(p);
-    change_places(p);
-    if (p->duel.is_stale)
-        cast_shadow(p);
-    p->duel.is_stale = is_prompt;
-    p->promotes = false;
+    p->is_prompt = n_tokens > 1;
+    duel_begin(p, p->is_prompt);
+    p->promotes = p->is_ranked[POLICY_RECENCY] = p->is_ranked[POLICY_HEAT] = false;
+    p->layer = 0;
     memset(p->held, 0, p->n_slots * sizeof(*p->held));
     memset(p->open, 0, p->n_slots * sizeof(*p->open));
-    p->n_to_open = is_prompt ? PROMPT_LAYERS * p->n_experts : p->n_slots;
-    p->n_promotions = PROMOTIONS_PER_TOKEN;
+    p->n_to_open = p->is_prompt ? PROMPT_LAYERS * p->n_experts : p->n_slots;
+    p->n_promotions = POLICY_PROMOTIONS_PER_TOKEN;
     p->n_steps++;
-    for (uint32_t i = 0; !is_prompt && i < n_all(p); i++) {
+    for (uint32_t i = 0; !p->is_prompt && i < n_all(p); i++) {
         p->heat[i] = decayed(p->heat[i]);
         p->learned[i] = decayed(p->learned[i]);
     }
@@ -209,101 +127,114 @@ void policy_begin(struct policy *p, uint32_t n_tokens)
 
 void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_tokens)
 {
-    if (n_tokens == 1)
-        count_for_duel(p, index);
     p->heat[index] += n_tokens == 1 ? 1 : PROMPT_USES * (float)n_uses / (float)n_tokens;
     p->used_at[index] = p->n_steps;
+    rank(p, index);
+    duel_count(p, index, n_tokens == 1);
 }
 
-uint32_t policy_victim(const struct policy *p)
+/* That chooses now. */
+static enum policy_measure measure(struct policy *p)
 {
-    uint32_t best = POLICY_NONE;
-    double least = 0;
-    for (uint32_t i = 0; i < p->n_slots; i++) {
-        if (p->held[i] || (!p->open[i] && !p->n_to_open))
-            continue;
-        if (p->owner[i] == POLICY_NONE)
+    duel_settle(p);
+    return duel_may_stray(p) ? POLICY_HEAT : POLICY_RECENCY;
+}
+
+static uint32_t empty_slot(const struct policy *p)
+{
+    for (uint32_t i = 0; p->n_empty && i < p->n_slots; i++)
+        if (p->owner[i] == POLICY_NONE && !p->held[i] && (p->open[i] || p->n_to_open))
             return i;
-        const double worth = value(p, p->duel.measure, p->owner[i]);
-        if (best == POLICY_NONE || worth < least) {
-            best = i;
-            least = worth;
-        }
+    return POLICY_NONE;
+}
+
+uint32_t policy_victim(struct policy *p, uint32_t index)
+{
+    const uint32_t empty = empty_slot(p);
+    if (empty != POLICY_NONE)
+        return empty;
+    go_on_to(p, index / p->n_experts);
+    const enum policy_measure m = measure(p);
+    if (!p->is_ranked[m]) {
+        p->is_ranked[m] = true;
+        rank_all(p);
     }
-    return best;
+    const uint32_t least = ranking_least(&p->victims[m]);
+    return least == RANKING_NONE ? POLICY_NONE : p->slot_of[least];
 }
 
 uint32_t policy_n_free(const struct policy *p, const uint32_t *kept, uint32_t n_kept)
 {
-    uint32_t n_open = 0, n_closed = 0;
-    for (uint32_t i = 0; i < p->n_slots; i++)
-        *(p->open[i] ? &n_open : &n_closed) += !p->held[i];
-    for (uint32_t i = 0; i < n_kept; i++)
-        *(p->open[kept[i]] ? &n_open : &n_closed) -= !p->held[kept[i]];
-    return n_open + (n_closed < p->n_to_open ? n_closed : p->n_to_open);
+    uint32_t n_free = 0, n_open = 0;
+    for (uint32_t i = 0; i < p->n_slots; i++) {
+        n_free += !p->held[i];
+        n_open += !p->held[i] & p->open[i];
+    }
+    for (uint32_t i = 0; i < n_kept; i++) {
+        n_free -= !p->held[kept[i]];
+        n_open -= !p->held[kept[i]] & p->open[kept[i]];
+    }
+    return n_free - n_open < p->n_to_open ? n_free : n_open + p->n_to_open;
 }
 
-/* Has `index` earned the place of `victim`? Counts the promotion if it is one of the few that a token may make. */
-static bool earns(const struct policy *p, enum policy_measure m, uint32_t index, uint32_t victim, uint32_t *n_left)
+bool policy_earns(const struct policy *p, enum policy_measure m, uint32_t index, uint32_t victim, uint32_t *n_left)
 {
     if (m == POLICY_RECENCY)
-        return value(p, m, index) > value(p, m, victim);
+        return p->used_at[index] > p->used_at[victim] || (p->used_at[index] == p->used_at[victim] && index > victim);
     if (p->heat[victim] == 0)
         return true;
-    if (*n_left == 0 || value(p, m, index) < ADVANTAGE * value(p, m, victim))
+    if (*n_left == 0 || heat_value(p, index) < ADVANTAGE * heat_value(p, victim))
         return false;
     --*n_left;
     return true;
 }
 
-static uint32_t most_valuable_outside(const struct policy *p, enum policy_measure m, bool shadow)
+uint32_t policy_hottest_but(const struct policy *p, const struct ranking *those)
 {
     uint32_t best = POLICY_NONE;
-    double most = 0;
-    for (uint32_t i = 0; i < n_all(p); i++) {
-        const bool is_in = shadow ? p->duel.shadow[i] == INSIDE : p->slot_of[i] != POLICY_NONE;
-        if (is_in || p->heat[i] == 0 || value(p, m, i) <= most)
-            continue;
-        best = i;
-        most = value(p, m, i);
-    }
+    float most = 0;
+    for (uint32_t i = 0; i < n_all(p); i++)
+        if (p->heat[i] > 0 && !ranking_has(those, i) && heat_value(p, i) > most) {
+            best = i;
+            most = heat_value(p, i);
+        }
     return best;
 }
 
-static void promote_in_shadow(struct policy *p)
+/* The expert without a slot that is worth most; POLICY_NONE: none was ever used. */
+static uint32_t best_outside(const struct policy *p, enum policy_measure m)
 {
-    const enum policy_measure m = other(p->duel.measure);
-    uint32_t n_left = PROMOTIONS_PER_TOKEN;
-    while (m == POLICY_HEAT) {
-        const uint32_t index = most_valuable_outside(p, m, true), victim = shadow_victim(p);
-        if (index == POLICY_NONE || victim == POLICY_NONE || !earns(p, m, index, victim, &n_left))
-            break;
-        replace_in_shadow(p, victim, index);
-    }
+    uint32_t best = POLICY_NONE;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < n_all(p); i++)
+        if (p->slot_of[i] == POLICY_NONE && p->heat[i] > 0 && policy_worth(p, m, i) >= most) {
+            best = i;
+            most = policy_worth(p, m, i);
+        }
+    return best;
 }
 
 bool policy_promote(struct policy *p, uint32_t *index, uint32_t *slot)
 {
     if (!p->promotes) {
         p->promotes = true;
-        promote_in_shadow(p);
+        duel_promote_in_shadow(p);
     }
-    change_places(p);
-    const enum policy_measure m = p->duel.measure;
-    *index = most_valuable_outside(p, m, false);
-    *slot = policy_victim(p);
-    if (*index == POLICY_NONE || *slot == POLICY_NONE)
+    const enum policy_measure m = measure(p);
+    *index = best_outside(p, m);
+    *slot = *index == POLICY_NONE ? POLICY_NONE : policy_victim(p, *index);
+    if (*slot == POLICY_NONE)
         return false;
     if (p->owner[*slot] == POLICY_NONE)
         return true;
-    if (!earns(p, m, *index, p->owner[*slot], &p->n_promotions))
+    if (!policy_earns(p, m, *index, p->owner[*slot], &p->n_promotions))
         return false;
-    score(&p->duel, UPLOAD_PRICE);
+    duel_pay(&p->duel);
     return true;
 }
 
 struct candidate {
-    double value;
+    float value;
     uint32_t rank; /* among equals: as many of each layer */
     uint32_t index;
 };
@@ -323,7 +254,7 @@ bool policy_choose(const struct policy *p, bool *chosen, struct sc_error *e)
     if (!candidates)
         return sc_fail_memory(e, "the choice of experts");
     for (uint32_t i = 0; i < n; i++)
-        candidates[i] = (struct candidate){p->heat[i] > 0 ? value(p, POLICY_HEAT, i) : 0,
+        candidates[i] = (struct candidate){p->heat[i] > 0 ? heat_value(p, i) : 0,
                                            i % p->n_experts * p->n_layers + i / p->n_experts, i};
     qsort(candidates, n, sizeof(*candidates), by_value);
     memset(chosen, 0, n * sizeof(*chosen));
@@ -335,29 +266,48 @@ bool policy_choose(const struct policy *p, bool *chosen, struct sc_error *e)
 
 void policy_vacate(struct policy *p, uint32_t slot)
 {
-    if (p->owner[slot] != POLICY_NONE)
-        p->slot_of[p->owner[slot]] = POLICY_NONE;
-    p->owner[slot] = POLICY_NONE;
+    const uint32_t index = p->owner[slot];
+    if (index == POLICY_NONE)
+        return;
+    p->slot_of[index] = p->owner[slot] = POLICY_NONE;
+    p->n_empty++;
+    rank(p, index);
+    duel_leave(&p->duel, index);
 }
 
 void policy_place(struct policy *p, uint32_t index, uint32_t slot)
 {
     policy_vacate(p, slot);
-    if (!p->open[slot] && p->n_to_open)
-        p->n_to_open--;
+    const bool is_last = !p->open[slot] && p->n_to_open && --p->n_to_open == 0;
     p->open[slot] = true;
     p->owner[slot] = index;
     p->slot_of[index] = slot;
+    p->n_empty--;
+    if (is_last)
+        rank_all(p); /* those who were not opened are no victims any more */
+    rank(p, index);
+    duel_arrive(&p->duel, index);
 }
 
 void policy_hold(struct policy *p, uint32_t slot)
 {
     p->held[slot] = true;
+    if (p->owner[slot] != POLICY_NONE)
+        rank(p, p->owner[slot]);
 }
 
 void policy_release(struct policy *p, uint32_t layer)
 {
+    for (uint32_t i = layer * p->n_experts; i < (layer + 1) * p->n_experts; i++)
+        if (p->slot_of[i] != POLICY_NONE) {
+            p->held[p->slot_of[i]] = false;
+            rank(p, i);
+        }
+}
+
+void policy_forget(struct policy *p)
+{
     for (uint32_t i = 0; i < p->n_slots; i++)
-        if (p->owner[i] / p->n_experts == layer)
-            p->held[i] = false;
+        policy_vacate(p, i);
+    duel_forget(&p->duel);
 }

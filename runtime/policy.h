@@ -11,12 +11,11 @@
  * be worth a quarter more, and one a token may. An upload costs what two or three misses do, and it takes many uses to
  * earn that.
  *
- * That is called heat. Before it is believed it must prove to be better than plain recency: one of the two measures
- * chooses, and the directory of what the other one would have in its place, the shadow, is kept beside it. Hits that
- * one of them has and the other has not are counted, and promotions at the price of an upload. When the shadow is ahead
- * by more than three standard deviations of chance the two change places. Without counts of earlier runs, recency
- * begins: as long as nothing is proved the cache is LRU itself, so it never loses to it by more than the proof was
- * wrong.
+ * That is called heat. It has the choice only as far as it has proved to be better than plain recency (duel.h); else
+ * the cache is LRU.
+ *
+ * Of a prompt all experts are needed, in the order of the layers. So those of the layers that it has computed give way
+ * before those of the layers to come, whatever they are worth.
  */
 #ifndef SCORIA_POLICY_H
 #define SCORIA_POLICY_H
@@ -24,23 +23,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "duel.h"
 #include "error.h"
 
 #define POLICY_NONE UINT32_MAX
 
 /* What makes one expert more valuable than another. */
-enum policy_measure { POLICY_RECENCY, POLICY_HEAT };
+enum policy_measure { POLICY_RECENCY, POLICY_HEAT, POLICY_N_MEASURES };
 
-/* The measure that chooses, and what the other one would have done in its place. */
-struct duel {
-    enum policy_measure measure;
-    uint8_t *shadow;       /* (n_layers, n_experts) who would have slots if the other one chose */
-    bool is_stale;         /* slots have been filled since in which both measures have no part */
-    uint32_t layer;        /* whose uses the shadow has not made room for */
-    uint32_t oldest, next; /* by recency: no expert in the shadow is older, and of these none is before `next` */
-    float lead;            /* of the shadow, in hits */
-    float spread;          /* sum of the squares of what lead is the sum of */
-};
+enum { POLICY_PROMOTIONS_PER_TOKEN = 1 };
 
 struct policy {
     uint32_t n_layers, n_experts, n_slots;
@@ -52,9 +43,14 @@ struct policy {
     uint32_t n_steps;   /* passes so far */
     bool *held;         /* (n_slots) needed by work that has not ended */
     bool *open;         /* (n_slots) the pass has given it to another expert, and may do so again */
+    uint32_t n_empty;   /* slots that no expert has */
     uint32_t n_to_open; /* slots that the pass may still open */
     uint32_t n_promotions; /* that this token may still make */
     bool promotes;         /* this token's misses need no slot: policy_promote has been asked */
+    bool is_prompt;
+    uint32_t layer;                            /* the last one that asked for a slot */
+    struct ranking victims[POLICY_N_MEASURES]; /* those that may lose their slots */
+    bool is_ranked[POLICY_N_MEASURES];         /* a slot has been asked for in this pass */
     struct duel duel;
 };
 
@@ -72,8 +68,8 @@ void policy_begin(struct policy *p, uint32_t n_tokens);
 /* n_uses of the pass's n_tokens tokens chose the expert. */
 void policy_count(struct policy *p, uint32_t index, uint32_t n_uses, uint32_t n_tokens);
 
-/* The slot that the pass can best spare for an expert that has none; POLICY_NONE: each is held or closed to it. */
-uint32_t policy_victim(const struct policy *p);
+/* The slot that the pass can best spare for an expert, which has none; POLICY_NONE: each is held or closed to it. */
+uint32_t policy_victim(struct policy *p, uint32_t index);
 
 /* How many slots policy_victim may name one after the other, if the n_kept distinct slots in kept[] are held as well.
  */
@@ -92,5 +88,19 @@ void policy_vacate(struct policy *p, uint32_t slot);
 /* A slot that has an expert stays as it is until its layer is released. */
 void policy_hold(struct policy *p, uint32_t slot);
 void policy_release(struct policy *p, uint32_t layer);
+
+/* What was in the slots is lost. */
+void policy_forget(struct policy *p);
+
+/* ---- for duel.c ---- */
+
+/* What an expert is worth; of equals the one with the higher index is worth more. 0: it was never used. */
+uint64_t policy_worth(const struct policy *p, enum policy_measure m, uint32_t index);
+
+/* Has `index` earned the place of `victim`? Takes 1 off *n_left if it is one of the few promotions a token may make. */
+bool policy_earns(const struct policy *p, enum policy_measure m, uint32_t index, uint32_t victim, uint32_t *n_left);
+
+/* The expert with the most heat that is not among those; POLICY_NONE: none has any. */
+uint32_t policy_hottest_but(const struct policy *p, const struct ranking *those);
 
 #endif

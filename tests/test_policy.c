@@ -27,7 +27,8 @@ static struct policy make(uint32_t n_layers, uint32_t n_experts, uint32_t n_slot
     struct sc_error e = {0};
     if (!policy_init(&p, n_layers, n_experts, n_slots, &e))
         fail_msg("%s", e.text);
-    p.duel.measure = POLICY_HEAT;
+    duel_trust(&p);
+    p.duel.stake = 1e6f; /* heat decides, whatever LRU has */
     return p;
 }
 
@@ -109,29 +110,29 @@ static void test_unused(void **state)
 static void test_demand(void **state)
 {
     (void)state;
-    struct policy p = make(1, 6, 3);
+    struct policy p = make(2, 6, 3);
     const uint32_t uses[] = {5, 1, 2}; /* so many of expert i */
     for (uint32_t i = 0; i < 3; i++) {
         policy_place(&p, i, i);
         for (uint32_t n = 0; n < uses[i]; n++)
             policy_count(&p, i, 1, 1);
     }
-    assert_int_equal(policy_victim(&p), 1);
+    assert_int_equal(policy_victim(&p, 3), 1);
     policy_hold(&p, 1);
     assert_int_equal(policy_n_free(&p, NULL, 0), 2);
-    assert_int_equal(policy_victim(&p), 2);
+    assert_int_equal(policy_victim(&p, 3), 2);
     policy_hold(&p, 2);
     policy_hold(&p, 0);
-    assert_int_equal(policy_victim(&p), POLICY_NONE);
+    assert_int_equal(policy_victim(&p, 3), POLICY_NONE);
     policy_release(&p, 1); /* another layer's */
-    assert_int_equal(policy_victim(&p), POLICY_NONE);
+    assert_int_equal(policy_victim(&p, 3), POLICY_NONE);
     policy_release(&p, 0);
-    assert_int_equal(policy_victim(&p), 1);
+    assert_int_equal(policy_victim(&p, 3), 1);
     policy_hold(&p, 1);
     policy_begin(&p, 1); /* a new pass holds nothing */
-    assert_int_equal(policy_victim(&p), 1);
+    assert_int_equal(policy_victim(&p, 3), 1);
     policy_vacate(&p, 2); /* empty slots go first */
-    assert_int_equal(policy_victim(&p), 2);
+    assert_int_equal(policy_victim(&p, 3), 2);
     policy_finish(&p);
 }
 
@@ -151,19 +152,39 @@ static void test_prompt(void **state)
     assert_int_equal(policy_n_free(&p, (uint32_t[]){3, 5}, 2), 2 * EXPERTS);
     uint32_t outside = SLOTS;
     for (uint32_t n = 0; n < 2 * EXPERTS; n++) {
-        const uint32_t slot = policy_victim(&p), left = p.owner[slot];
+        const uint32_t slot = policy_victim(&p, outside), left = p.owner[slot];
         assert_int_equal((slot * 7) % SLOTS, n);
         policy_place(&p, outside, slot);
         policy_hold(&p, slot);
         outside = left;
     }
     assert_int_equal(policy_n_free(&p, NULL, 0), 0);
-    assert_int_equal(policy_victim(&p), POLICY_NONE);
+    assert_int_equal(policy_victim(&p, 3), POLICY_NONE);
     policy_release(&p, LAYERS - 1); /* what it has it may use again */
     assert_in_range(policy_n_free(&p, NULL, 0), 1, EXPERTS);
-    assert_true(p.open[policy_victim(&p)]);
+    assert_true(p.open[policy_victim(&p, 3)]);
     policy_begin(&p, 1);
     assert_int_equal(policy_n_free(&p, NULL, 0), SLOTS);
+
+    /* layers that it has computed give way before those to come, whose coldest expert goes if there is none else */
+    policy_begin(&p, 100);
+    outside = 0;
+    while (has(&p, outside))
+        outside++;
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        const uint32_t slot = policy_victim(&p, layer * EXPERTS);
+        for (uint32_t i = 0; i < (layer + 1) * EXPERTS; i++)
+            assert_true(!has(&p, i) || p.heat[i] >= p.heat[p.owner[slot]]);
+        assert_true(p.owner[slot] < (layer + 1) * EXPERTS);
+        if (layer == 0) {
+            for (uint32_t i = 0; i < EXPERTS; i++)
+                if (has(&p, i))
+                    policy_hold(&p, p.slot_of[i]);
+            assert_true(p.owner[policy_victim(&p, 0)] >= EXPERTS);
+            policy_release(&p, 0);
+        }
+    }
+    policy_begin(&p, 1);
 
     /* its popularity counts, but no more than a few uses */
     policy_begin(&p, 100);
@@ -183,14 +204,18 @@ static void test_traces(void **state)
             fail_msg("%s", e.text);
         const uint32_t all = r.n_layers * r.n_experts;
         for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++)
-            for (uint32_t n = r.n_used; n < all; n += path == REPLAY_PROMOTE ? 3 : 6) {
+            for (uint32_t n = r.n_used; n < all; n += 3) {
                 struct replay x[REPLAY_N_CACHES] = {0};
                 for (enum replay_cache c = 0; c < REPLAY_N_CACHES; c++)
                     if (!replay_run(&r, path, c, n, &x[c], &e))
                         fail_msg("%s", e.text);
+                const struct replay *o = &x[REPLAY_OURS], *l = &x[REPLAY_LRU];
+                const bool not_below = path == REPLAY_PROMOTE
+                                           ? o->n_hits >= l->n_hits
+                                           : o->n_uploads + o->n_prompt_uploads <= l->n_uploads + l->n_prompt_uploads;
                 const double ours = (double)x[REPLAY_OURS].n_hits, lru = (double)x[REPLAY_LRU].n_hits,
                              priced = (double)x[REPLAY_PRICED].n_hits, belady = (double)x[REPLAY_BELADY].n_hits;
-                if (!(ours >= lru) || !(lru <= belady) || (path == REPLAY_PROMOTE && !(ours >= 0.8 * priced)) ||
+                if (!not_below || !(lru <= belady) || (path == REPLAY_PROMOTE && !(ours >= 0.8 * priced)) ||
                     (n >= all / 2 && !(ours >= 0.8 * belady)))
                     fail_msg("%s, path %d, %u slots: %.0f hits, LRU %.0f, priced optimum %.0f, Belady %.0f", traces[t],
                              path, n, ours, lru, priced, belady);
@@ -260,8 +285,7 @@ static double price(const struct replay *r, enum replay_path path)
     return (double)(r->n_uses - r->n_hits) + (path == REPLAY_PROMOTE ? REPLAY_PRICE * (double)r->n_uploads : 0);
 }
 
-/* Whatever the routing, LRU is lost to by no more than what it takes to see that. And where counts help they are used.
- */
+/* Whatever the routing, hardly more than a stake is lost to LRU. And where counts help they are used. */
 static void test_made_routing(void **state)
 {
     (void)state;
@@ -277,7 +301,7 @@ static void test_made_routing(void **state)
                     if (!replay_run(&m.file, path, REPLAY_LRU, n, &lru, &e) ||
                         !replay_run(&m.file, path, REPLAY_OURS, n, &ours, &e))
                         fail_msg("%s", e.text);
-                    if (price(&ours, path) > 1.25 * price(&lru, path) + 4 * n)
+                    if (price(&ours, path) > price(&lru, path) + 40)
                         fail_msg("kind %d, seed %u, path %d, %u slots: %u hits, %u uploads, LRU %u, %u", (int)kind,
                                  (unsigned)seed, (int)path, n, (unsigned)ours.n_hits, (unsigned)ours.n_uploads,
                                  (unsigned)lru.n_hits, (unsigned)lru.n_uploads);

@@ -46,10 +46,10 @@ static void upload_missing(struct run *run, uint32_t layer, const uint32_t *n_us
     for (uint32_t i = 0; i < n; i++) {
         if (!n_uses[i] || p->slot_of[layer * n + i] != POLICY_NONE)
             continue;
-        uint32_t slot = run->plain ? plain_victim(run->plain, p) : policy_victim(p);
+        uint32_t slot = run->plain ? plain_victim(run->plain, p) : policy_victim(p, layer * n + i);
         if (slot == POLICY_NONE) {
             policy_release(p, layer);
-            slot = run->plain ? plain_victim(run->plain, p) : policy_victim(p);
+            slot = run->plain ? plain_victim(run->plain, p) : policy_victim(p, layer * n + i);
         }
         policy_place(p, layer * n + i, slot);
         policy_hold(p, slot);
