@@ -38,9 +38,10 @@ static const char *kind(const struct sc_device_info *d)
 /* What it has beyond the floor that every kernel is content with. */
 static void list_features(char *out, const struct sc_device_info *d)
 {
-    snprintf(out, CELL_SIZE, "%s%s%s%s%s%s", d->has_ballot ? " ballot" : "", d->has_fp16 ? " fp16" : "",
+    snprintf(out, CELL_SIZE, "%s%s%s%s%s%s%s", d->has_ballot ? " ballot" : "", d->has_fp16 ? " fp16" : "",
              d->has_int8 ? " int8" : "", d->has_integer_dot ? " integer-dot" : "",
-             d->matrix_shapes ? " cooperative-matrix" : "", d->has_transfer_queue ? " transfer-queue" : "");
+             d->matrix_shapes ? " cooperative-matrix" : "", d->has_matrix_2 ? " cooperative-matrix-2" : "",
+             d->has_transfer_queue ? " transfer-queue" : "");
     if (*out)
         memmove(out, out + 1, strlen(out)); /* the first space */
     else
@@ -208,6 +209,7 @@ static json_t *to_json(const struct listed *listed)
     json_put(device, "int8", json_boolean(d->has_int8));
     json_put(device, "integer_dot", json_boolean(d->has_integer_dot));
     json_put(device, "cooperative_matrix", json_boolean(d->matrix_shapes));
+    json_put(device, "cooperative_matrix_2", json_boolean(d->has_matrix_2));
     json_put(device, "transfer_queue", json_boolean(d->has_transfer_queue));
     json_put(device, "kernels", variants_to_json(listed));
     json_put(device, "usable", json_boolean(!*listed->unusable));

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "args.h"
+
 enum { MAX_EXTENSIONS = 512, MAX_MATRICES = 64 };
 
 struct extensions {
@@ -42,8 +44,15 @@ static void ask(struct device_features *f, VkPhysicalDevice physical, const stru
         *next = &f->size_control;
         next = &f->size_control.pNext;
     }
-    if (take(f, all, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME))
+    if (take(f, all, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME)) {
         *next = &f->matrix;
+        next = &f->matrix.pNext;
+    }
+#ifdef VK_NV_cooperative_matrix2
+    f->matrix_2.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV;
+    if (take(f, all, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME))
+        *next = &f->matrix_2;
+#endif
     vkGetPhysicalDeviceFeatures2(physical, &f->core);
 }
 
@@ -66,6 +75,15 @@ static void narrow(struct device_features *f)
         .vulkanMemoryModelDeviceScope = f->v12.vulkanMemoryModelDeviceScope,
     };
     f->matrix.cooperativeMatrixRobustBufferAccess = VK_FALSE;
+#ifdef VK_NV_cooperative_matrix2
+    f->matrix_2 = (VkPhysicalDeviceCooperativeMatrix2FeaturesNV){
+        .sType = f->matrix_2.sType,
+        .pNext = f->matrix_2.pNext,
+        .cooperativeMatrixWorkgroupScope = f->matrix_2.cooperativeMatrixWorkgroupScope,
+        .cooperativeMatrixFlexibleDimensions = f->matrix_2.cooperativeMatrixFlexibleDimensions,
+        .cooperativeMatrixPerElementOperations = f->matrix_2.cooperativeMatrixPerElementOperations,
+    };
+#endif
 }
 
 void device_features_find(struct device_features *f, VkPhysicalDevice physical)
@@ -111,12 +129,72 @@ static uint32_t matrix_shapes(VkPhysicalDevice physical)
     return shapes;
 }
 
+/* Whether matmul_cm2 can run. */
+static bool has_matrix_2(const struct sc_device_info *info, const struct device_features *f, VkPhysicalDevice physical)
+{
+#ifdef VK_NV_cooperative_matrix2
+    const uint32_t shared_bytes =
+        (MATRIX_2_ROWS + MATRIX_2_MAX_COLUMNS) * MATRIX_2_STRIDE * 2 + MATRIX_2_MAX_COLUMNS * sizeof(uint32_t);
+    VkPhysicalDeviceCooperativeMatrix2PropertiesNV limits = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_PROPERTIES_NV};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &limits};
+    const PFN_vkVoidFunction function = vkGetInstanceProcAddr(
+        volkGetLoadedInstance(), "vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV");
+    const PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV list =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV)function;
+    VkCooperativeMatrixFlexibleDimensionsPropertiesNV sizes[MAX_MATRICES];
+    uint32_t n = MAX_MATRICES;
+    for (uint32_t i = 0; i < MAX_MATRICES; i++)
+        sizes[i] = (VkCooperativeMatrixFlexibleDimensionsPropertiesNV){
+            .sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_FLEXIBLE_DIMENSIONS_PROPERTIES_NV};
+    if (!f->matrix_2.cooperativeMatrixWorkgroupScope || !f->matrix_2.cooperativeMatrixFlexibleDimensions ||
+        !f->matrix_2.cooperativeMatrixPerElementOperations || info->api_version < VK_API_VERSION_1_3 || !list ||
+        list(physical, &n, sizes) < 0)
+        return false;
+    vkGetPhysicalDeviceProperties2(physical, &p);
+    if (limits.cooperativeMatrixWorkgroupScopeMaxWorkgroupSize < MATRIX_2_THREADS ||
+        limits.cooperativeMatrixFlexibleDimensionsMaxDimension < MATRIX_2_ROWS ||
+        (uint64_t)limits.cooperativeMatrixWorkgroupScopeReservedSharedMemory + shared_bytes > info->shared_bytes)
+        return false;
+    for (uint32_t i = 0; i < n && i < MAX_MATRICES; i++) {
+        const VkCooperativeMatrixFlexibleDimensionsPropertiesNV *m = &sizes[i];
+        if (m->AType == VK_COMPONENT_TYPE_FLOAT16_KHR && m->BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+            m->CType == VK_COMPONENT_TYPE_FLOAT32_KHR && m->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            m->scope == VK_SCOPE_WORKGROUP_KHR && m->workgroupInvocations == MATRIX_2_THREADS && m->MGranularity &&
+            m->NGranularity && m->KGranularity && MATRIX_2_ROWS % m->MGranularity == 0 &&
+            MATRIX_2_COLUMNS % m->NGranularity == 0 && MATRIX_2_STEP % m->KGranularity == 0)
+            return true;
+    }
+#else
+    (void)info, (void)f, (void)physical;
+#endif
+    return false;
+}
+
 void device_features_describe(struct sc_device_info *info, const struct device_features *f, VkPhysicalDevice physical)
 {
+    VkPhysicalDeviceCooperativeMatrixPropertiesKHR matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    VkPhysicalDeviceSubgroupSizeControlPropertiesEXT size = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT,
+        .pNext = f->matrix.cooperativeMatrix ? &matrix : NULL};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                     .pNext = f->size_control.subgroupSizeControl ? &size : size.pNext};
+    vkGetPhysicalDeviceProperties2(physical, &p);
     info->has_fp16 = f->v12.shaderFloat16 && f->v11.storageBuffer16BitAccess;
     info->has_int8 = f->v12.shaderInt8 && f->v12.storageBuffer8BitAccess;
     info->has_integer_dot = f->integer_dot.shaderIntegerDotProduct;
-    info->has_subgroup_size_control = f->size_control.subgroupSizeControl && f->size_control.computeFullSubgroups;
+    info->min_subgroup_size = info->max_subgroup_size = info->subgroup_size;
+    if (f->size_control.subgroupSizeControl) {
+        info->min_subgroup_size = size.minSubgroupSize;
+        info->max_subgroup_size = size.maxSubgroupSize;
+    }
+    info->has_subgroup_size_control = f->size_control.subgroupSizeControl && f->size_control.computeFullSubgroups &&
+                                      size.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    info->max_workgroup_subgroups = info->has_subgroup_size_control ? size.maxComputeWorkgroupSubgroups : 0;
     /* glslang's cooperative matrices are of the Vulkan memory model */
-    info->matrix_shapes = f->matrix.cooperativeMatrix && f->v12.vulkanMemoryModel ? matrix_shapes(physical) : 0;
+    if (f->v12.vulkanMemoryModel && matrix.cooperativeMatrixSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) {
+        info->matrix_shapes = matrix_shapes(physical);
+        info->has_matrix_2 = has_matrix_2(info, f, physical);
+    }
 }

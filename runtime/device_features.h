@@ -13,6 +13,7 @@
 #define VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME "VK_KHR_cooperative_matrix"
 #define VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR ((VkStructureType)1000506000)
 #define VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR ((VkStructureType)1000506001)
+#define VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR ((VkStructureType)1000506002)
 #define VK_COMPONENT_TYPE_FLOAT16_KHR 0
 #define VK_COMPONENT_TYPE_FLOAT32_KHR 1
 #define VK_SCOPE_SUBGROUP_KHR 3
@@ -22,6 +23,12 @@ typedef struct VkPhysicalDeviceCooperativeMatrixFeaturesKHR {
     void *pNext;
     VkBool32 cooperativeMatrix, cooperativeMatrixRobustBufferAccess;
 } VkPhysicalDeviceCooperativeMatrixFeaturesKHR;
+
+typedef struct VkPhysicalDeviceCooperativeMatrixPropertiesKHR {
+    VkStructureType sType;
+    void *pNext;
+    VkShaderStageFlags cooperativeMatrixSupportedStages;
+} VkPhysicalDeviceCooperativeMatrixPropertiesKHR;
 
 typedef struct VkCooperativeMatrixPropertiesKHR {
     VkStructureType sType;
@@ -42,6 +49,9 @@ struct device_features {
     VkPhysicalDeviceShaderIntegerDotProductFeaturesKHR integer_dot;
     VkPhysicalDeviceSubgroupSizeControlFeaturesEXT size_control;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
+#ifdef VK_NV_cooperative_matrix2 /* kernels that need it are left out by a program built with older headers */
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV matrix_2;
+#endif
     const char *extensions[8]; /* to be enabled */
     uint32_t n_extensions;
     bool has_budget, has_host_memory; /* VK_EXT_memory_budget, VK_EXT_external_memory_host */
@@ -50,7 +60,7 @@ struct device_features {
 /* Fills *f, which stays where it is: its chain points into it. The device has Vulkan 1.2. */
 void device_features_find(struct device_features *f, VkPhysicalDevice physical);
 
-/* What of this users are told and variants ask for. */
+/* What of this users are told and variants ask for; info->subgroup_size and shared_bytes are known. */
 void device_features_describe(struct sc_device_info *info, const struct device_features *f, VkPhysicalDevice physical);
 
 #endif

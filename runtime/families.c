@@ -138,9 +138,13 @@ static const struct variant matmul_few[] = {
 
 /* Subgroups of so many lanes, 128 threads in all, share the pieces of 64 x 64. */
 #define MATMUL_CM(size, lanes) \
-    .kernel = KERNEL_MATMUL_CM##size##_F32, .subgroup_size = lanes, \
+    .kernel = KERNEL_MATMUL_CM##size##_F32, .subgroup_size = lanes, .n_subgroups = 128 / lanes, \
     .constants = {[CONSTANT_FRAGMENTS] = (64 / size) * (64 / size) * lanes / 128}, .tile_rows = 64, \
     .tile_columns = 64, .rounding = ROUNDS_TO_F16, .roundings = matmul_cm_roundings
+
+#define MATMUL_CM2(columns) \
+    .kernel = KERNEL_MATMUL_CM2_F32, .constants = {[CONSTANT_COLUMNS] = columns}, .tile_rows = MATRIX_2_ROWS, \
+    .tile_columns = columns, .rounding = ROUNDS_TO_F16, .roundings = matmul_cm_roundings
 
 static const struct variant matmul[] = {
     {.name = "a row a lane",
@@ -149,10 +153,17 @@ static const struct variant matmul[] = {
      .tile_columns = 8,
      .needs = NEEDS_OF_ROWS,
      .roundings = matmul_rows_roundings},
+    {.name = "matrices of workgroups, 128 columns", MATMUL_CM2(128), .needs = NEEDS_FP16 | NEEDS_MATRIX_2},
+    {.name = "matrices of workgroups, 64 columns", MATMUL_CM2(64), .needs = NEEDS_FP16 | NEEDS_MATRIX_2},
     {.name = "matrices of 16, 32 lanes", MATMUL_CM(16, 32), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
     {.name = "matrices of 16, 64 lanes", MATMUL_CM(16, 64), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
     {.name = "matrices of 8, 8 lanes", MATMUL_CM(8, 8), .needs = NEEDS_FP16 | NEEDS_MATRIX_8X8X8},
     {.name = "tiles", .kernel = KERNEL_MATMUL_F32, .tile_rows = 64, .tile_columns = 32, .roundings = matmul_roundings},
+    {.name = "tiles of 128 x 64",
+     .kernel = KERNEL_MATMUL_LARGE_F32,
+     .tile_rows = 128,
+     .tile_columns = 64,
+     .roundings = matmul_roundings},
 };
 
 #define VARIANTS(list) \
@@ -192,6 +203,7 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
          "cooperative matrices of 16 x 16 x 16, which this driver lacks"},
         {NEEDS_MATRIX_8X8X8, d->matrix_shapes & SC_MATRIX_8X8X8,
          "cooperative matrices of 8 x 8 x 8, which this driver lacks"},
+        {NEEDS_MATRIX_2, d->has_matrix_2, "cooperative matrices of workgroups, which this driver or program lacks"},
     };
     for (uint32_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
         if ((v->needs & needs[i].need) && !needs[i].has)
@@ -199,6 +211,8 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
     if (v->subgroup_size && (!d->has_subgroup_size_control || v->subgroup_size < d->min_subgroup_size ||
                              v->subgroup_size > d->max_subgroup_size))
         return "subgroups of another size, which this driver does not give";
+    if (v->n_subgroups > d->max_workgroup_subgroups)
+        return "workgroups of more subgroups than this driver gives";
     if (!kernel_infos[v->kernel].spirv)
         return "a newer glslang than the one that this program was built with";
     return NULL;

@@ -18,7 +18,7 @@ bool instance_create(VkInstance *instance, struct sc_error *e)
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
         .pApplicationName = "scoria",
         .pEngineName = "scoria",
-        .apiVersion = VK_API_VERSION_1_2,
+        .apiVersion = VK_API_VERSION_1_3, /* of the newest kernels; 1.2 of a device is enough */
     };
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
     VkResult result = vkCreateInstance(&info, NULL, instance);
@@ -152,24 +152,16 @@ void device_describe(VkPhysicalDevice physical, uint32_t index, struct sc_device
             has_budget && budget.heapBudget[i] > budget.heapUsage[i] ? budget.heapBudget[i] - budget.heapUsage[i] : 0;
     }
 
-    VkPhysicalDeviceSubgroupSizeControlPropertiesEXT size_control = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT};
-    VkPhysicalDeviceVulkan12Properties p12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES,
-                                              .pNext =
-                                                  features.size_control.subgroupSizeControl ? &size_control : NULL};
+    VkPhysicalDeviceVulkan12Properties p12 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES};
     VkPhysicalDeviceVulkan11Properties p11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
                                               .pNext = &p12};
     VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &p11};
     if (basic.apiVersion >= VK_API_VERSION_1_2) {
-        device_features_describe(info, &features, physical);
         vkGetPhysicalDeviceProperties2(physical, &p);
         snprintf(info->driver, sizeof(info->driver), "%s %s", p12.driverName, p12.driverInfo);
         info->has_ballot = p11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT;
-        info->subgroup_size = info->min_subgroup_size = info->max_subgroup_size = p11.subgroupSize;
-        if (features.size_control.subgroupSizeControl) {
-            info->min_subgroup_size = size_control.minSubgroupSize;
-            info->max_subgroup_size = size_control.maxSubgroupSize;
-        }
+        info->subgroup_size = p11.subgroupSize;
+        device_features_describe(info, &features, physical);
     }
     snprintf(info->unusable, sizeof(info->unusable), "%s", missing(physical, &basic, &p11, &features));
 }

@@ -44,10 +44,12 @@ struct sc_device_info {
     uint64_t free_bytes;   /* what the driver grants now (VK_EXT_memory_budget), 0 if it does not tell */
     uint32_t subgroup_size, min_subgroup_size, max_subgroup_size; /* min = max = size where it cannot vary */
     uint32_t max_workgroup_size;
-    uint32_t shared_bytes; /* per workgroup */
-    bool has_ballot;       /* broadcasts within a subgroup */
+    uint32_t max_workgroup_subgroups; /* of a size that a kernel demands */
+    uint32_t shared_bytes;            /* per workgroup */
+    bool has_ballot;                  /* broadcasts within a subgroup */
     bool has_fp16, has_int8, has_integer_dot, has_subgroup_size_control, has_transfer_queue;
     uint32_t matrix_shapes; /* enum sc_matrix_shape, those it has */
+    bool has_matrix_2;      /* cooperative matrices of whole workgroups */
     char unusable[200];     /* why Scoria cannot use it; "" if it can */
 };
 

@@ -11,7 +11,7 @@
 #include "random_blocks.h"
 
 /* Three blocks of 256: the rows of types with odd halves begin in both halves of a word. */
-enum { COLS = 768, MAX_ROWS = 512, MAX_TOKENS = 80, GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20 };
+enum { COLS = 768, MAX_ROWS = 512, MAX_TOKENS = 136, GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20 };
 
 /* Memory that the host and the device see, and the stream of what is tested. */
 struct bench {

@@ -36,6 +36,7 @@ enum need {
     NEEDS_INTEGER_DOT = 1 << 5,
     NEEDS_MATRIX_16X16X16 = 1 << 6,
     NEEDS_MATRIX_8X8X8 = 1 << 7,
+    NEEDS_MATRIX_2 = 1 << 8,
 };
 
 /* What a variant rounds activations to before it multiplies them. It is only taken where that is allowed. */
@@ -48,6 +49,7 @@ struct variant {
     enum kernel kernel; /* the first of its line in shaders/CMakeLists.txt; the line's others are for other types */
     uint32_t constants[N_CONSTANTS];
     uint32_t subgroup_size; /* that the kernel must have, a workgroup being full subgroups; 0: any */
+    uint32_t n_subgroups;   /* of that size, in a workgroup */
     uint32_t tile_rows;     /* of the matrix, that a workgroup computes */
     uint32_t tile_columns;  /* tokens of a workgroup; 0: one */
     uint32_t needs;         /* enum need */

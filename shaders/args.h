@@ -27,7 +27,16 @@
 #define CONSTANT_IS_NORMED 2 /* 1: what a kernel would apply an RMSNorm to is its result already */
 #define CONSTANT_FRAGMENTS 3 /* cooperative matrices that a subgroup sums up */
 #define CONSTANT_SUMS 4      /* rows of attention_tile whose values a thread sums */
-#define N_CONSTANTS 5
+#define CONSTANT_COLUMNS 5   /* columns of a tile */
+#define N_CONSTANTS 6
+
+/* Of matmul_cm2: threads, and sizes of its cooperative matrices. */
+#define MATRIX_2_THREADS 256
+#define MATRIX_2_ROWS 128
+#define MATRIX_2_COLUMNS 32
+#define MATRIX_2_STEP 32
+#define MATRIX_2_STRIDE (MATRIX_2_STEP + 8) /* in shared memory: rows begin in different banks, and at 16 bytes */
+#define MATRIX_2_MAX_COLUMNS 128            /* of its tile */
 
 #define NO_TOKEN 0xffffffffu
 

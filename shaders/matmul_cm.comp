@@ -4,7 +4,8 @@
  * What matmul computes, on matrix units (VK_KHR_cooperative_matrix): weights and x are rounded to halves, products are exact,
  * sums are fp32. Workgroup (column tile, row tile): 128 threads make 64 rows by 64 of the i, in steps of 2 parts of 16 weights:
  * a thread expands a part of a row and fetches a part of a column into shared memory; then each subgroup multiplies FRAGMENTS of
- * the tile's SIZE x SIZE pieces, SIZE being a shape that the driver has. Values beyond 65504 are cut to it. Bound by what feeds the matrix units: shared memory.
+ * the tile's SIZE x SIZE pieces, SIZE being a shape that the driver has; pieces of columns that the tile lacks are left out. Values
+ * beyond 65504 are cut to it. Bound by what feeds the matrix units: shared memory.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_cooperative_matrix : require
@@ -66,6 +67,8 @@ void main()
         for (uint k = 0; k < STEP; k += SIZE)
             for (uint f = 0; f < FRAGMENTS; f++) {
                 const uint from_row = (first_fragment + f) / pieces * SIZE, from_column = (first_fragment + f) % pieces * SIZE;
+                if (from_column >= tile.n)
+                    continue;
                 coopmat<float16_t, gl_ScopeSubgroup, SIZE, SIZE, gl_MatrixUseA> w_piece;
                 coopmat<float16_t, gl_ScopeSubgroup, SIZE, SIZE, gl_MatrixUseB> x_piece;
                 coopMatLoad(w_piece, w_tile, from_row * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);

@@ -24,6 +24,8 @@ static void test_kernel_table(void **state)
                  {KERNEL_MATVEC_F32, "matvec"},
                  {KERNEL_MATMUL_FEW_F32, "matmul_few"},
                  {KERNEL_MATMUL_F32, "matmul"},
+                 {KERNEL_MATMUL_LARGE_F32, "matmul_large"},
+                 {KERNEL_MATMUL_CM2_F32, "matmul_cm2"},
                  {KERNEL_MATMUL_CM16_F32, "matmul_cm16"},
                  {KERNEL_MATMUL_CM8_F32, "matmul_cm8"},
                  {KERNEL_MATVEC_ROWS4_F32, "matvec_rows4"},
