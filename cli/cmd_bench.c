@@ -193,6 +193,11 @@ static bool check_use(const struct options *o)
                        (int)strcspn(flags, " "), flags);
         return false;
     }
+    if (o->curve && (o->given[OPTION_BENCH_PROMPT] || o->given[OPTION_BENCH_GENERATE])) {
+        terminal_error("--curve has lengths of its own, so it has no use for %s",
+                       o->given[OPTION_BENCH_PROMPT] ? "-p" : "-n");
+        return false;
+    }
     if (o->svg && !o->curve)
         terminal_error("--svg draws what --curve measures");
     return !o->svg || o->curve;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "autotune.h"
 
+#include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "clock.h"
 #include "gpu_timer.h"
 #include "kernel_trials.h"
 
 enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64 };
+static_assert(N_COLUMNS * AUTOTUNE_MAX_MATRICES <= MAX_TUNED, "a model must not push out its own");
 
 static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
 static const double RUN_SECONDS = 0.003,        /* of one timing, in which the matrix is multiplied as often as fits */
@@ -61,8 +64,26 @@ static bool is_open(struct gpu *gpu, enum family family, const struct matrix_sha
     const struct tuned *known = find_tuned(gpu, family, m);
     uint64_t stride;
     return n_copies(m, weight_bytes, &stride) > 0 &&
-           (known ? n_usable(gpu, family, m->type, known->next) > 0
-                  : n_usable(gpu, family, m->type, 0) > 1 && gpu->choices.findings.n_tuned < MAX_TUNED);
+           (known ? n_usable(gpu, family, m->type, known->next) > 0 : n_usable(gpu, family, m->type, 0) > 1);
+}
+
+/* What this model has found goes behind the rest: what was wanted longest ago makes room for new findings. */
+static void keep(struct gpu *gpu, enum family family, const struct matrix_shape *m)
+{
+    struct findings *f = &gpu->choices.findings;
+    struct tuned *known = find_tuned(gpu, family, m);
+    if (!known)
+        return;
+    const struct tuned wanted = *known;
+    memmove(known, known + 1, (size_t)(&f->tuned[--f->n_tuned] - known) * sizeof(*known));
+    f->tuned[f->n_tuned++] = wanted;
+}
+
+static struct tuned *add(struct findings *f)
+{
+    if (f->n_tuned == MAX_TUNED)
+        memmove(f->tuned, f->tuned + 1, --f->n_tuned * sizeof(f->tuned[0]));
+    return &f->tuned[f->n_tuned++];
 }
 
 static uint64_t value_bytes(const struct autotune *a)
@@ -164,7 +185,7 @@ static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix
         t->is_filled = true;
     }
     if (!best) {
-        best = &f->tuned[f->n_tuned++];
+        best = add(f);
         *best = (struct tuned){.family = family, .type = m->type, .rows = m->rows, .cols = m->cols};
     }
     for (bool is_first = true; best->next < n && (is_first || clock_seconds() < deadline); best->next++) {
@@ -216,8 +237,10 @@ bool autotune(struct gpu *gpu, const struct autotune *a, struct sc_error *e)
     const uint64_t bytes = weight_bytes(gpu, a);
     uint32_t n_open = 0;
     for (uint32_t c = 0; c < N_COLUMNS; c++)
-        for (uint32_t i = 0; i < a->n_matrices; i++)
+        for (uint32_t i = 0; i < a->n_matrices; i++) {
+            keep(gpu, family_for(COLUMNS[c]), &a->matrices[i]);
             n_open += is_open(gpu, family_for(COLUMNS[c]), &a->matrices[i], bytes);
+        }
     if (n_open == 0)
         return true;
     const bool ok = tuner_init(&t, gpu, a, &failure) && tune_all(&t, a, n_open, &failure);

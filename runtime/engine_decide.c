@@ -105,6 +105,22 @@ void engine_choose_path(struct sc_engine *engine)
         engine->n_host_tokens = engine->has_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
 }
 
+/* Where the CPU is faster, as it is where a driver only lends the same processor, no pass is larger than its largest.
+ */
+static bool stay_with_host(struct sc_engine *engine, uint64_t budget_bytes, struct sc_error *e)
+{
+    struct sc_engine_params *p = &engine->params;
+    if (engine->wished_batch || !engine->has_rates || engine->path == PATH_DEVICE)
+        return true;
+    const struct expert_cost cost = engine_cost(engine);
+    const uint32_t n_batch = expert_cost_prompt_batch(&cost, engine->path, engine->n_host_tokens, p->n_batch);
+    if (n_batch == p->n_batch)
+        return true;
+    p->n_batch = n_batch;
+    return placement_make(&engine->placement, p, &engine->weights, &engine->config, budget_bytes, &engine->gpu->info,
+                          e);
+}
+
 /* In RAM, while nothing of the model is there yet. */
 static void find_room(struct sc_engine *engine)
 {
@@ -126,5 +142,5 @@ bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_er
     find_room(engine);
     fit_batch(engine);
     engine_choose_path(engine);
-    return true;
+    return stay_with_host(engine, budget_bytes, e);
 }

@@ -132,3 +132,12 @@ double expert_cost_batch(const struct expert_cost *c)
     const double one_token = c->n_used * c->flops / c->rates->device_batch;
     return fmin(upload, longest_seconds) / one_token;
 }
+
+uint32_t expert_cost_prompt_batch(const struct expert_cost *c, enum expert_path path, uint32_t host_tokens,
+                                  uint32_t n_batch)
+{
+    const bool is_host_faster =
+        host_tokens > 1 && host_tokens < n_batch &&
+        expert_cost_layer(c, path, host_tokens) / host_tokens < expert_cost_layer(c, PATH_DEVICE, n_batch) / n_batch;
+    return is_host_faster ? host_tokens : n_batch;
+}

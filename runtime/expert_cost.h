@@ -47,6 +47,13 @@ uint32_t expert_cost_host_tokens(const struct expert_cost *cost, enum expert_pat
  */
 double expert_cost_batch(const struct expert_cost *cost);
 
+/*
+ * The micro-batch for long prompts where the path is taken for passes of up to host_tokens: these, or n_batch if the
+ * device with passes of n_batch is faster.
+ */
+uint32_t expert_cost_prompt_batch(const struct expert_cost *cost, enum expert_path path, uint32_t host_tokens,
+                                  uint32_t n_batch);
+
 /* So many tokens choose nearly all experts of a layer: it pays to upload them before the router has chosen. */
 bool expert_cost_upload_ahead(const struct config *c, uint32_t n);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What was found out about a device's kernels, kept for the next start: for the same device, driver, kernels and table
- * of variants. It is kept in the cache folder, and for other engines of this process also without one.
+ * of variants. It is kept in the cache folder, and for other engines of this process also without one. A hash tells a
+ * damaged file; whoever can write whole files there is the user, and can at worst have a variant used that was never
+ * tested.
  */
 #ifndef SCORIA_FINDINGS_H
 #define SCORIA_FINDINGS_H

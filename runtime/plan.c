@@ -160,17 +160,21 @@ static void predict_token(struct sc_plan *p, const struct expert_cost *cost)
         dense + p->n_layers * (p->n_experts ? p->n_experts_used : 1) * p->expert_bytes / r->vram_experts;
 }
 
-static void predict_prompt(struct sc_plan *p, const struct expert_cost *cost)
+static void predict_prompt(struct sc_plan *p, const struct sc_engine *engine, const struct expert_cost *cost)
 {
+    const bool on_device = p->n_batch > engine->n_host_tokens;
     const double dense_flop =
         2.0 * p->n_batch * ((double)p->n_active_parameters - cost->n_used * p->n_layers * cost->flops / 2);
     const double dense = dense_flop / p->rates.device_flops;
     const double missing = p->n_layers * (1 - p->hit_rate) * cost->n_experts * p->expert_bytes;
     const double disk =
         p->n_layers * cost->n_experts * fmax(0, 1 - cost->resident - cost->in_ram) * cost->bytes / cost->disk;
-    p->prompt_seconds = dense + p->n_layers * expert_cost_layer(cost, PATH_DEVICE, p->n_batch);
-    p->prompt_link = longest(dense + p->n_layers * p->n_batch * cost->n_used * cost->flops / p->rates.device_flops, 0,
-                             missing / p->rates.upload, disk, 0);
+    const double experts = p->n_layers * expert_cost_layer(cost, on_device ? PATH_DEVICE : engine->path, p->n_batch);
+    p->prompt_seconds = dense + experts;
+    p->prompt_link =
+        on_device ? longest(dense + p->n_layers * p->n_batch * cost->n_used * cost->flops / p->rates.device_flops, 0,
+                            missing / p->rates.upload, disk, 0)
+                  : longest(dense, experts - disk, 0, disk, 0);
 }
 
 /* The budget that holds everything. */
@@ -215,7 +219,7 @@ static bool make(struct sc_plan *p, struct sc_engine *engine, struct sc_error *e
     describe_machine(p, engine);
     const struct expert_cost cost = engine_cost(engine);
     predict_token(p, &cost);
-    predict_prompt(p, &cost);
+    predict_prompt(p, engine, &cost);
     return measure_resident(p, engine, e);
 }
 

@@ -168,6 +168,38 @@ static void test_hasty_starts(void **state)
     gpu_destroy(gpu);
 }
 
+/* There is room for a number of matrices; what was wanted longest ago makes room for others. */
+static void test_full(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    const enum family family = FAMILY_MATVEC;
+    struct findings *f = &gpu->choices.findings;
+    uint32_t left[2], n_found = 0;
+    leave_two(gpu, family, left);
+    tune(gpu);
+    const uint32_t n_own = f->n_tuned;
+    assert_in_range(n_own, 1, 3);
+    for (; f->n_tuned < MAX_TUNED; f->n_tuned++)
+        f->tuned[f->n_tuned] = (struct tuned){family, SC_F32, f->n_tuned, 32, left[0], MAX_VARIANTS, 1};
+
+    struct autotune other = job;
+    const struct matrix_shape another = {shape.type, shape.rows / 2, shape.cols}, both[] = {another, shape};
+    struct sc_error e = {0};
+    other.matrices = both;
+    other.n_matrices = 2;
+    calls_left = 1000;
+    assert_true(autotune(gpu, &other, &e));
+    assert_int_equal(f->n_tuned, MAX_TUNED);
+    for (uint32_t i = 0; i < f->n_tuned; i++) {
+        n_found += f->tuned[i].type == shape.type;
+        assert_true(f->tuned[i].type == shape.type ||
+                    f->tuned[i].rows >= 2 * n_own); /* the first of the others are gone */
+    }
+    assert_int_equal(n_found, 2 * n_own); /* and none of its own */
+    gpu_destroy(gpu);
+}
+
 /* A matrix that never fits costs no start anything. */
 static void test_large_matrix(void **state)
 {
@@ -235,7 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slow_one), cmocka_unit_test(test_hasty_starts), cmocka_unit_test(test_large_matrix),
-        cmocka_unit_test(test_all),      cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_full),     cmocka_unit_test(test_all),          cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,8 @@ static void wrong_use(void **state)
     check_failure(RUN("bench", "-m", "x.gguf", "--variants"), 2, "--variants says what --kernels measures");
     check_failure(RUN("bench", "-m", "x.gguf", "--type", "q4_k"), 2, "--type says what --kernels measures");
     check_failure(RUN("bench", "-m", "x.gguf", "--svg", "x.svg"), 2, "--svg draws what --curve measures");
+    check_failure(RUN("bench", "-m", "x.gguf", "--curve", "-p", "8"), 2, "no use for -p");
+    check_failure(RUN("bench", "-m", "x.gguf", "--curve", "-n", "8"), 2, "no use for -n");
     check_failure(RUN("bench", "--kernels", "--type", "q4_k,q4_x"), 2, "not 'q4_k,q4_x'");
     check_failure(RUN("bench", "--kernels", "--shape", "8x8b"), 1, "8x8b");
     check_failure(RUN("bench", "--kernels", "--shape", "tiny", "-n", "0"), 1, "1 to 4096 tokens");

@@ -143,6 +143,13 @@ static void test_host_tokens(void **state)
     assert_true(expert_cost_layer(&d, PATH_BOTH, n + 1) > expert_cost_layer(&d, PATH_DEVICE, n + 1));
     assert_int_equal(expert_cost_host_tokens(&s, PATH_BOTH, 512), 1);
     assert_int_equal(expert_cost_host_tokens(&c, PATH_HOST, 64), 64);
+
+    /* long prompts: a processor beside a GPU is no match for its large passes, one that drives Vulkan is the faster one
+     */
+    assert_int_equal(expert_cost_prompt_batch(&d, PATH_BOTH, n, 512), 512);
+    assert_int_equal(expert_cost_prompt_batch(&c, PATH_HOST, 64, 512), 64);
+    assert_int_equal(expert_cost_prompt_batch(&c, PATH_HOST, 64, 16), 16);
+    assert_int_equal(expert_cost_prompt_batch(&s, PATH_BOTH, 1, 512), 512);
 }
 
 /* Uploads of half of the experts, 4 of 99 MB a layer, take as long as some 470 tokens. */
