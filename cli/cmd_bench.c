@@ -23,11 +23,19 @@ struct bench {
     struct sc_engine *engine;
     struct sc_session *session;
     sc_token *tokens; /* any will do: as many as the longest test has */
-    float *logits;    /* (n_vocab) */
     struct bench_report report;
     double curve[N_ELEMENTS(curve_lengths)]; /* t/s */
     size_t n_done, n_total;                  /* runs of a test */
 };
+
+/* As `run` does it by default: what may come next is known, and then it is any token. */
+static bool eval(struct bench *b, const sc_token *tokens, size_t n, struct sc_error *e)
+{
+    struct sc_candidate top[SC_MAX_CANDIDATES];
+    size_t n_top = (size_t)sc_sampling_default().top_k;
+
+    return sc_session_eval_top(b->session, tokens, n, top, &n_top, e);
+}
 
 static bool run_once(struct bench *b, const struct bench_result *r, size_t n, double *seconds, struct sc_error *e)
 {
@@ -36,13 +44,13 @@ static bool run_once(struct bench *b, const struct bench_result *r, size_t n, do
     double start = engine_clock();
 
     if (r->is_prompt) {
-        if (!sc_session_eval(b->session, tokens, n, b->logits, 1, e))
+        if (!eval(b, tokens, n, e))
             return false;
     } else {
         for (size_t i = 0; i < n; i++) {
             if (interrupt_requested())
                 return sc_fail(e, SC_CANCELLED, "interrupted");
-            if (!sc_session_eval(b->session, tokens + i, 1, b->logits, 1, e))
+            if (!eval(b, tokens + i, 1, e))
                 return false;
         }
     }
@@ -103,7 +111,7 @@ static bool measure_at(struct bench *b, size_t depth, const struct integers *pro
                        struct sc_error *e)
 {
     sc_session_truncate(b->session, 0);
-    return sc_session_eval(b->session, b->tokens, depth, b->logits, 0, e) && measure(b, true, prompt, depth, e) &&
+    return sc_session_eval(b->session, b->tokens, depth, NULL, 0, e) && measure(b, true, prompt, depth, e) &&
            measure(b, false, generate, depth, e);
 }
 
@@ -112,8 +120,7 @@ static bool prepare(struct bench *b, size_t longest, struct sc_error *e)
     uint32_t n_vocab = sc_engine_n_vocab(b->engine), random = 1;
 
     b->tokens = malloc(longest * sizeof *b->tokens);
-    b->logits = malloc(n_vocab * sizeof *b->logits);
-    if (!b->tokens || !b->logits)
+    if (!b->tokens)
         return sc_fail_memory(e, "the benchmark");
     for (size_t i = 0; i < longest; i++) {
         random = random * 1664525u + 1013904223u;
@@ -266,7 +273,6 @@ static int run(const struct options *o)
     ok = ok && (!o->svg || draw(&b, prompt.n, &e));
     bench_report_finish(&b.report, ok);
     sc_session_destroy(b.session);
-    free(b.logits);
     free(b.tokens);
     sc_engine_destroy(b.engine);
     return ok ? EXIT_OK : engine_failed(&e);

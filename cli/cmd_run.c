@@ -134,7 +134,7 @@ static bool generate(struct run *r, struct generation *g, struct sc_error *e)
 static int run(const struct options *o)
 {
     struct run r = {.o = o, .start = engine_clock()};
-    struct generation g = {.max_tokens = o->predict, .ignore_eos = o->ignore_eos, .emit = emit, .user = &r};
+    struct generation g = {.max_tokens = o->predict, .emit = emit, .user = &r};
     struct sc_error e = {0};
     bool ok = false;
 

@@ -54,10 +54,15 @@ bool generator_init(struct generator *g, struct sc_engine *engine, const struct 
         .repeat_last_n = o->repeat_last_n < 0 || o->repeat_last_n > n_ctx ? n_ctx : (uint32_t)o->repeat_last_n,
         .seed = g->seed,
     };
+    g->ignore_eos = o->ignore_eos;
     g->sampler = sc_sampler_create(&sampling, n_vocab, e);
-    g->logits = malloc(n_vocab * sizeof *g->logits);
+    if (g->sampler && sc_sampler_n_candidates(g->sampler)) {
+        const size_t n = sc_sampler_n_candidates(g->sampler) + (g->ignore_eos ? g->n_ends : 0);
+        g->n_wanted = n <= SC_MAX_CANDIDATES ? (uint32_t)n : 0;
+    }
+    g->logits = g->n_wanted ? NULL : malloc(n_vocab * sizeof *g->logits);
     g->past = malloc(n_ctx * sizeof *g->past);
-    if (!g->logits || !g->past)
+    if ((!g->n_wanted && !g->logits) || !g->past)
         sc_fail_memory(e, "the generator");
     else if (g->sampler)
         g->session = sc_session_create(engine, e);
@@ -80,7 +85,9 @@ static bool eval(struct generator *g, const sc_token *tokens, size_t n_tokens, s
 {
     uint32_t n_past = sc_session_n_past(g->session);
 
-    if (!sc_session_eval(g->session, tokens, n_tokens, g->logits, 1, e))
+    g->n_top = g->n_wanted;
+    if (!(g->n_wanted ? sc_session_eval_top(g->session, tokens, n_tokens, g->top, &g->n_top, e)
+                      : sc_session_eval(g->session, tokens, n_tokens, g->logits, 1, e)))
         return false;
     memcpy(g->past + n_past, tokens, n_tokens * sizeof *tokens);
     for (size_t i = 0; i < n_tokens; i++)
@@ -112,6 +119,23 @@ static bool is_end(const struct generator *g, sc_token token)
     return false;
 }
 
+/* The next token, -1 if there is none. */
+static sc_token choose(struct generator *g)
+{
+    size_t n = 0;
+
+    if (!g->n_wanted) {
+        for (size_t i = 0; g->ignore_eos && i < g->n_ends; i++)
+            g->logits[g->ends[i]] = -INFINITY;
+        return sc_sampler_sample(g->sampler, g->logits);
+    }
+    const size_t n_candidates = sc_sampler_n_candidates(g->sampler);
+    for (size_t i = 0; i < g->n_top && n < n_candidates; i++)
+        if (!g->ignore_eos || !is_end(g, g->top[i].token))
+            g->top[n++] = g->top[i];
+    return sc_sampler_choose(g->sampler, g->top, n);
+}
+
 static bool append(struct generation *run, size_t *capacity, sc_token token, struct sc_error *e)
 {
     if (run->n_tokens == *capacity) {
@@ -135,10 +159,7 @@ static bool step(struct generator *g, struct generation *run, struct sc_decoder 
     run->stop = STOP_INTERRUPTED;
     if (interrupt_requested())
         return false;
-    if (run->ignore_eos)
-        for (size_t i = 0; i < g->n_ends; i++)
-            g->logits[g->ends[i]] = -INFINITY;
-    sc_token token = sc_sampler_sample(g->sampler, g->logits);
+    sc_token token = choose(g);
     if (token < 0)
         return sc_fail(e, SC_BAD_FILE, "%s: the model gave no number for any token",
                        sc_gguf_path(sc_engine_gguf(g->engine)));

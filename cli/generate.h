@@ -23,16 +23,19 @@ struct generator {
     const struct sc_tokenizer *tokenizer;
     struct sc_session *session;
     struct sc_sampler *sampler;
-    float *logits;  /* (n_vocab) of the last token evaluated */
+    uint32_t n_wanted; /* how many candidates the sampler needs, and as many more as it may not take; 0: all logits */
+    struct sc_candidate top[SC_MAX_CANDIDATES]; /* for what follows the last token evaluated */
+    size_t n_top;
+    float *logits;  /* (n_vocab) instead, or NULL */
     sc_token *past; /* (n_ctx) what the session holds: sc_session_n_past of them are valid */
     sc_token ends[MAX_END_TOKENS];
     size_t n_ends;
-    uint32_t seed; /* of the sampler: the user's, or a random one */
+    bool ignore_eos; /* end-of-text tokens cannot be chosen */
+    uint32_t seed;   /* of the sampler: the user's, or a random one */
 };
 
 struct generation {
     int64_t max_tokens;    /* -1: no limit */
-    bool ignore_eos;       /* end-of-text tokens cannot be chosen */
     bool continues;        /* other text: a space before its first word belongs to it */
     const char *stop_text; /* ends the text and is not part of it; may be NULL */
     bool (*emit)(void *user, const char *text, size_t size_bytes); /* whole UTF-8 characters; false stops */
@@ -50,7 +53,7 @@ bool generator_init(struct generator *g, struct sc_engine *engine, const struct 
 void generator_finish(struct generator *g); /* accepts a zeroed one */
 
 /*
- * Makes the session hold exactly these tokens, of which there is at least one, and computes the logits after the last.
+ * Makes the session hold exactly these tokens, of which there is at least one, and computes what may come after them.
  * Tokens that it holds already are not computed again. Fails if there are more than the context holds.
  */
 bool generator_read(struct generator *g, const sc_token *tokens, size_t n_tokens, struct sc_error *e) SC_CHECK;

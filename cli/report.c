@@ -83,6 +83,7 @@ json_t *report_stats(const struct sc_stats *s)
     json_put(stats, "host_seconds", json_number(s->host_seconds));
     json_put(stats, "uploaded_bytes", json_count(s->uploaded_bytes));
     json_put(stats, "wait_seconds", json_number(s->wait_seconds));
+    json_put(stats, "idle_seconds", json_number(s->idle_seconds));
     json_put(stats, "disk_bytes", json_count(s->disk_bytes));
     json_put(stats, "disk_seconds", json_number(s->disk_seconds));
     json_put(stats, "longest_piece_seconds", json_number(s->longest_piece_seconds));

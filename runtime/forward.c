@@ -20,7 +20,7 @@ static struct activations of_tokens(const struct activations *all, const struct 
 void forward_embed(struct commands *c, const struct model *m, const struct activations *all, uint32_t n)
 {
     const struct activations a = of_tokens(all, m, n);
-    op_embed(c, a.x, m->token_embd, a.tokens, (struct tensor){0});
+    op_embed(c, a.x, m->token_embd, a.tokens, a.top.best);
 }
 
 /* Whether a layer's operations are the fused ones. */
@@ -121,12 +121,22 @@ void forward_combine(struct commands *c, const struct model *m, const struct act
         op_combine(c, a.x, a.down, a.routing);
 }
 
-void forward_output(struct commands *c, const struct model *m, const struct activations *all, uint32_t first,
-                    uint32_t n)
+static void output(struct commands *c, const struct model *m, const struct activations *all, struct tensor logits,
+                   uint32_t first)
 {
-    struct activations a = of_tokens(all, m, n);
+    struct activations a = of_tokens(all, m, logits.rows);
     a.x.address += (uint64_t)first * a.x.cols * sizeof(float);
-    a.logits.rows = n;
     op_rms_norm(c, a.normed, a.x, m->output_norm, m->config->norm_eps);
-    op_linear(c, a.logits, m->output, a.normed);
+    op_linear(c, logits, m->output, a.normed);
+}
+
+void forward_logits(struct commands *c, const struct model *m, const struct activations *a, uint32_t first, uint32_t n)
+{
+    output(c, m, a, tensor_rows(a->host_logits, n), first);
+}
+
+void forward_top(struct commands *c, const struct model *m, const struct activations *a, uint32_t first)
+{
+    output(c, m, a, a->logits, first);
+    op_top_k(c, a->top, a->logits, a->step);
 }

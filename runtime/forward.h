@@ -23,13 +23,15 @@ struct activations {
     struct tensor partial, done; /* (n_heads * splits, head_dim + 4), (1, any) u32: attention's pieces of the cache */
     struct tensor router_logits; /* (n, n_experts) */
     struct routing routing;
-    struct tensor gate, up; /* (n * n_used, n_ff); dense: (n, n_ff) */
-    struct tensor host_x;   /* (n, n_embd) what the host's experts start from, in host memory */
-    struct tensor down;     /* (n * n_used, n_embd) */
-    struct tensor tokens;   /* (n, 1) u32 */
-    struct tensor angles;   /* (n, n_rot) cosines and sines */
-    struct tensor step;     /* struct step */
-    struct tensor logits;   /* (n_logit_rows, n_vocab), in host memory */
+    struct tensor gate, up;    /* (n * n_used, n_ff); dense: (n, n_ff) */
+    struct tensor host_x;      /* (n, n_embd) what the host's experts start from, in host memory */
+    struct tensor down;        /* (n * n_used, n_embd) */
+    struct tensor tokens;      /* (n, 1) u32 */
+    struct tensor angles;      /* (n, n_rot) cosines and sines */
+    struct tensor step;        /* struct step */
+    struct tensor logits;      /* (1, n_vocab) of a token whose best are wanted */
+    struct top top;            /* these, the list in host memory */
+    struct tensor host_logits; /* (n_logit_rows, n_vocab), in host memory */
 };
 
 void forward_embed(struct commands *c, const struct model *m, const struct activations *a, uint32_t n);
@@ -47,7 +49,10 @@ void forward_experts(struct commands *c, const struct model *m, const struct act
 /* x += the weighted sum of the experts, or the feed-forward's second half. */
 void forward_combine(struct commands *c, const struct model *m, const struct activations *a, uint32_t l, uint32_t n);
 
-/* logits = output(norm(x)) of n tokens, from the step's token `first` on. */
-void forward_output(struct commands *c, const struct model *m, const struct activations *a, uint32_t first, uint32_t n);
+/* host_logits = output(norm(x)) of n tokens, from the step's token `first` on. */
+void forward_logits(struct commands *c, const struct model *m, const struct activations *a, uint32_t first, uint32_t n);
+
+/* The best of the logits of the step's token `first`. */
+void forward_top(struct commands *c, const struct model *m, const struct activations *a, uint32_t first);
 
 #endif

@@ -6,6 +6,7 @@
  *     GGUF file -> sc_engine   device, weights, expert slots: made once, read by all sessions
  *               -> sc_session  one sequence of tokens: its KV cache and activations
  *     text -> sc_tokenizer_encode -> sc_session_eval -> logits -> sc_sampler_sample -> sc_tokenizer_decode -> text
+ *                                  -> sc_session_eval_top -> candidates -> sc_sampler_choose
  *
  * An engine and its sessions belong to one thread at a time. Structs of parameters that are all zero are the defaults.
  * Functions that fail say why in *e (error.h); the library never prints, exits or aborts on input. Opening a model
@@ -214,8 +215,9 @@ struct sc_stats {
     uint64_t uploaded_bytes;             /* of experts, host to device */
     double host_seconds;                 /* the CPU computed experts */
     double wait_seconds;                 /* layers waited for the upload of experts */
-    uint64_t disk_bytes;                 /* of experts, read from disk; not known where the file is mapped */
-    double disk_seconds;                 /* layers waited for them */
+    double idle_seconds; /* all experts in slots: the device waited for the host between decode tokens, at most */
+    uint64_t disk_bytes; /* of experts, read from disk; not known where the file is mapped */
+    double disk_seconds; /* layers waited for them */
     double longest_piece_seconds; /* of what prompts submitted at once; cancelling one waits for two pieces at most */
     uint64_t n_submits;
     uint32_t n_dispatches, n_barriers; /* of one decode step */
@@ -230,6 +232,15 @@ void sc_session_destroy(struct sc_session *session); /* accepts NULL */
  */
 bool sc_session_eval(struct sc_session *session, const sc_token *tokens, size_t n_tokens, float *logits,
                      size_t n_logits, struct sc_error *e) SC_CHECK;
+
+/*
+ * The same for at least one token, and writes the *n_top (1 to SC_MAX_CANDIDATES) likeliest tokens to follow the last
+ * one, likeliest first, the lowest id of equals; *n_top becomes how many there are, fewer only if no more logits are
+ * finite. The device finds them. Who wants one alone is taken to go on with it: the device begins with it at once, and
+ * a call for another token comes behind that.
+ */
+bool sc_session_eval_top(struct sc_session *session, const sc_token *tokens, size_t n_tokens, struct sc_candidate *top,
+                         size_t *n_top, struct sc_error *e) SC_CHECK;
 
 uint32_t sc_session_n_past(const struct sc_session *session); /* tokens in the sequence */
 

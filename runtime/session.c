@@ -69,47 +69,57 @@ static bool check_tokens(const struct sc_session *s, const sc_token *tokens, siz
     return true;
 }
 
-static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,
+/* What an evaluation is to give: the logits of its last tokens, or the best candidates for what follows the last one.
+ */
+struct wanted {
+    float *logits;
+    size_t n_logits;
+    struct sc_candidate *top; /* NULL: logits */
+    size_t *n_top;
+};
+
+static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, const struct wanted *w,
                  struct sc_error *e)
 {
     const struct sc_engine_params *p = &s->engine->params;
-    const size_t first_logit = n_tokens - n_logits; /* the first token whose logits are wanted */
+    const size_t first_logit = n_tokens - w->n_logits; /* the first token whose logits are wanted */
     for (size_t done = 0; done < n_tokens;) {
         const size_t left = n_tokens - done;
         const uint32_t n = left < p->n_batch ? (uint32_t)left : p->n_batch;
-        const bool wants_logits = done + n > first_logit;
+        const enum output output = w->top && left == n      ? OUTPUT_TOP
+                                   : done + n > first_logit ? OUTPUT_LOGITS
+                                                            : OUTPUT_NONE;
         s->pass.pace.n_done = done;
         s->pass.pace.n_total = n_tokens;
-        if (!pass_run(&s->pass, tokens + done, n, s->n_past, wants_logits, e))
+        if (!pass_run(&s->pass, tokens + done, n, s->n_past, output, w->top ? (uint32_t)*w->n_top : 0, e))
             return false;
-        if (wants_logits) {
+        if (output == OUTPUT_LOGITS) {
             const size_t from = done > first_logit ? done : first_logit;
-            if (!pass_logits(&s->pass, n, (uint32_t)(from - done), (uint32_t)(done + n - from),
-                             logits + (from - first_logit) * s->engine->config.n_vocab, e))
+            if (!pass_logits(&s->pass, (uint32_t)(from - done), (uint32_t)(done + n - from),
+                             w->logits + (from - first_logit) * s->engine->config.n_vocab, e))
                 return false;
         }
+        if (output == OUTPUT_TOP && !pass_top(&s->pass, w->top, w->n_top, e))
+            return false;
         s->n_past += n;
         done += n;
         if (n_tokens > 1 && p->progress && !p->progress(p->user, SC_PHASE_PREFILL, done, n_tokens))
             return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
     }
-    return (n_tokens == 0 || n_logits > 0 || pass_wait(&s->pass, e)) && store_check(s->engine->store, e) &&
-           routing_trace_flush(s->engine->trace, e);
+    return pass_wait(&s->pass, e) && store_check(s->engine->store, e) && routing_trace_flush(s->engine->trace, e);
 }
 
-bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,
-                     struct sc_error *e)
+static bool eval_timed(struct sc_session *s, const sc_token *tokens, size_t n_tokens, const struct wanted *w,
+                       struct sc_error *e)
 {
-    if (n_logits > n_tokens)
-        return sc_fail(e, SC_INVALID_ARGUMENT, "%zu logits were asked of %zu tokens", n_logits, n_tokens);
     if (!check_tokens(s, tokens, n_tokens, e))
         return false;
     const uint32_t n_past = s->n_past;
     const double start = clock_seconds();
-    if (!eval(s, tokens, n_tokens, logits, n_logits, e)) {
+    if (!eval(s, tokens, n_tokens, w, e)) {
         s->n_past = n_past;
-        /* what was submitted before the failure may still run in buffers that the next step fills */
-        s->engine->gpu->vk.vkDeviceWaitIdle(s->engine->gpu->device);
+        pass_abandon(
+            &s->pass); /* what was submitted before the failure may still run in buffers that the next step fills */
         return false;
     }
     if (n_tokens == 1) {
@@ -120,6 +130,22 @@ bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_toke
         s->counted.prefill_seconds += clock_seconds() - start;
     }
     return true;
+}
+
+bool sc_session_eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, float *logits, size_t n_logits,
+                     struct sc_error *e)
+{
+    if (n_logits > n_tokens)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "%zu logits were asked of %zu tokens", n_logits, n_tokens);
+    return eval_timed(s, tokens, n_tokens, &(struct wanted){.logits = logits, .n_logits = n_logits}, e);
+}
+
+bool sc_session_eval_top(struct sc_session *s, const sc_token *tokens, size_t n_tokens, struct sc_candidate *top,
+                         size_t *n_top, struct sc_error *e)
+{
+    if (n_tokens == 0 || *n_top == 0 || *n_top > SC_MAX_CANDIDATES)
+        return sc_fail(e, SC_INVALID_ARGUMENT, "%zu candidates were asked of %zu tokens", *n_top, n_tokens);
+    return eval_timed(s, tokens, n_tokens, &(struct wanted){.top = top, .n_top = n_top}, e);
 }
 
 uint32_t sc_session_n_past(const struct sc_session *s)
@@ -145,6 +171,7 @@ static struct sc_stats counters(const struct sc_session *s)
     now.host_seconds = host_experts_seconds(engine->host_experts);
     now.uploaded_bytes = x->uploaded_bytes;
     now.wait_seconds = s->pass.wait_seconds;
+    now.idle_seconds = s->pass.idle_seconds;
     now.disk_bytes = store_read_bytes(engine->store);
     now.disk_seconds = store_wait_seconds(engine->store);
     now.n_submits = engine->gpu->n_submits;
@@ -165,14 +192,17 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
         .host_seconds = now.host_seconds - base->host_seconds,
         .uploaded_bytes = now.uploaded_bytes - base->uploaded_bytes,
         .wait_seconds = now.wait_seconds - base->wait_seconds,
+        .idle_seconds = now.idle_seconds - base->idle_seconds,
         .disk_bytes = now.disk_bytes - base->disk_bytes,
         .disk_seconds = now.disk_seconds - base->disk_seconds,
         .longest_piece_seconds = s->pass.pace.longest,
         .n_submits = now.n_submits - base->n_submits,
     };
-    for (uint32_t i = 0; i < s->pass.n_streams; i++) {
-        stats->n_dispatches += s->pass.single.streams[i].n_dispatches;
-        stats->n_barriers += s->pass.single.streams[i].n_barriers;
+    const struct recording *r = &s->pass.single[0];
+    for (uint32_t i = 0; i <= r->n_streams; i++) {
+        const struct commands *c = i < r->n_streams ? &r->streams[i] : &r->outputs[OUTPUT_TOP];
+        stats->n_dispatches += c->n_dispatches;
+        stats->n_barriers += c->n_barriers;
     }
 }
 

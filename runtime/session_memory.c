@@ -49,6 +49,8 @@ static struct activations shapes(const struct config *c, uint32_t n_batch)
         .tokens = f32(n_batch, 1),
         .angles = f32(n_batch, c->n_rot),
         .step = f32(1, sizeof(struct step) / sizeof(uint32_t)),
+        .logits = f32(1, c->n_vocab),
+        .top = {.list = f32(SC_MAX_CANDIDATES, 2), .best = f32(1, 1), .heads = f32(TOP_K_HEADS, 2)},
     };
     if (c->n_experts) {
         a.down = f32(n_batch * n_used, c->n_embd);
@@ -82,7 +84,10 @@ static uint32_t slab_tensors(struct activations *a, struct tensor **list)
                             &a->routing.first,
                             &a->routing.pairs,
                             &a->routing.tiles,
-                            &a->routing.grids};
+                            &a->routing.grids,
+                            &a->logits,
+                            &a->top.best,
+                            &a->top.heads};
     uint32_t n = 0;
     for (uint32_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i]->rows)
@@ -119,18 +124,24 @@ static bool place_kv(struct slabs *slabs, const struct config *c, uint32_t n_ctx
     return true;
 }
 
-/* Where in a step's inputs each part begins, behind struct step. */
+/* Where in the inputs of n tokens each part begins, behind struct step. */
 struct input_layout {
     uint64_t done, tokens, angles, size_bytes;
 };
 
-static struct input_layout input_layout(const struct config *c, uint32_t n_batch)
+static struct input_layout input_layout(const struct config *c, uint32_t n)
 {
     struct input_layout i = {.done = aligned(sizeof(struct step))};
     i.tokens = i.done + aligned(done_counters(c) * sizeof(uint32_t));
-    i.angles = i.tokens + aligned(n_batch * sizeof(uint32_t));
-    i.size_bytes = i.angles + (uint64_t)n_batch * c->n_rot * sizeof(float);
+    i.angles = i.tokens + aligned(n * sizeof(uint32_t));
+    i.size_bytes = i.angles + aligned((uint64_t)n * c->n_rot * sizeof(float));
     return i;
+}
+
+/* Of all exchanges. */
+static uint64_t input_bytes(const struct config *c, uint32_t n_batch)
+{
+    return EXCHANGE_BATCH * input_layout(c, 1).size_bytes + input_layout(c, n_batch).size_bytes;
 }
 
 static uint32_t logit_rows(uint32_t n_batch)
@@ -155,8 +166,10 @@ const uint32_t *session_choice(const struct session_memory *s, uint32_t layer)
 
 /* Where in the results each part begins. */
 struct result_layout {
-    uint64_t ids, host_x, host_y, on_host, size_bytes;
+    uint64_t ids, host_x, host_y, on_host, top, size_bytes;
 };
+
+static const uint64_t TOP_BYTES = SC_MAX_CANDIDATES * 2 * sizeof(uint32_t);
 
 static struct result_layout result_layout(const struct config *c, uint32_t n_batch)
 {
@@ -165,7 +178,8 @@ static struct result_layout result_layout(const struct config *c, uint32_t n_bat
     r.host_x = r.ids + aligned((uint64_t)c->n_layers * n_batch * c->n_experts_used * sizeof(uint32_t));
     r.host_y = r.host_x + aligned(rows * c->n_embd * sizeof(float));
     r.on_host = r.host_y + aligned(pairs * c->n_embd * sizeof(float));
-    r.size_bytes = r.on_host + aligned((pairs + 1) * sizeof(uint32_t));
+    r.top = r.on_host + aligned((pairs + 1) * sizeof(uint32_t));
+    r.size_bytes = r.top + N_EXCHANGES * aligned(TOP_BYTES);
     return r;
 }
 
@@ -176,10 +190,9 @@ bool session_measure(struct session_footprint *f, const struct config *c, uint32
     struct slabs slabs = {0}, kv_slabs = {0};
     struct place places[MAX_TENSORS];
     const bool ok = place_activations(&slabs, &a, places, e) && place_kv(&kv_slabs, c, n_ctx, kv_type, NULL, e);
-    const uint64_t input_bytes = buffer_footprint(input_layout(c, n_batch).size_bytes);
-    f->activation_bytes = slabs_footprint(&slabs) + input_bytes;
+    f->activation_bytes = slabs_footprint(&slabs) + buffer_footprint(input_layout(c, n_batch).size_bytes);
     f->kv_bytes = slabs_footprint(&kv_slabs);
-    f->host_bytes = input_bytes + buffer_footprint(result_layout(c, n_batch).size_bytes);
+    f->host_bytes = buffer_footprint(input_bytes(c, n_batch)) + buffer_footprint(result_layout(c, n_batch).size_bytes);
     slabs_finish(&slabs, NULL);
     slabs_finish(&kv_slabs, NULL);
     return ok;
@@ -222,28 +235,47 @@ static bool init_kv(struct session_memory *s, const struct config *c, uint32_t n
     return ok;
 }
 
+static void init_exchanges(struct session_memory *s, const struct config *c, uint32_t n_batch)
+{
+    uint64_t offset = 0, top = result_layout(c, n_batch).top;
+    for (uint32_t i = 0; i < N_EXCHANGES; i++) {
+        const struct input_layout in = input_layout(c, i < EXCHANGE_BATCH ? 1 : n_batch);
+        uint8_t *inputs = (uint8_t *)s->inputs.mapped + offset, *results = s->results.mapped;
+        memset(inputs, 0, in.tokens);
+        s->exchanges[i] = (struct exchange){
+            .step = (struct step *)(void *)inputs,
+            .tokens = (uint32_t *)(void *)(inputs + in.tokens),
+            .angles = (float *)(void *)(inputs + in.angles),
+            .offset = offset,
+            .angles_from = offset + in.angles,
+            .top = (const uint32_t *)(void *)(results + top),
+            .top_address = s->results.address + top,
+        };
+        offset += in.size_bytes;
+        top += aligned(TOP_BYTES);
+    }
+}
+
 static bool init_host(struct session_memory *s, const struct config *c, uint32_t n_batch, struct sc_error *e)
 {
     const struct input_layout in = input_layout(c, n_batch);
     const struct result_layout layout = result_layout(c, n_batch);
-    if (!buffer_init(s->gpu, &s->inputs, MEMORY_UPLOAD, in.size_bytes, "a step's inputs", e) ||
+    if (!buffer_init(s->gpu, &s->inputs, MEMORY_UPLOAD, input_bytes(c, n_batch), "a step's inputs", e) ||
         !buffer_init(s->gpu, &s->device_inputs, MEMORY_DEVICE, in.size_bytes, "a step's inputs", e) ||
         !buffer_init(s->gpu, &s->results, MEMORY_READBACK, layout.size_bytes, "a step's results", e))
         return false;
-    uint8_t *inputs = s->inputs.mapped, *results = s->results.mapped;
-    s->step = (struct step *)(void *)inputs;
-    memset(inputs + in.done, 0, done_counters(c) * sizeof(uint32_t));
-    s->tokens = (uint32_t *)(void *)(inputs + in.tokens);
-    s->angles_offset = in.angles;
-    s->angles = (float *)(void *)(inputs + in.angles);
+    init_exchanges(s, c, n_batch);
+    uint8_t *results = s->results.mapped;
+    s->tokens_to = in.tokens;
+    s->angles_to = in.angles;
     s->a.step.address = s->device_inputs.address;
     s->a.done.address = s->device_inputs.address + in.done;
-    s->a.routing.counter = s->a.step.address + offsetof(struct step, counter);
+    s->a.routing.counter = s->a.top.counter = s->a.step.address + offsetof(struct step, counter);
     s->a.tokens.address = s->device_inputs.address + in.tokens;
-    s->a.angles.address = s->device_inputs.address + s->angles_offset;
+    s->a.angles.address = s->device_inputs.address + in.angles;
     s->n_logit_rows = logit_rows(n_batch);
-    s->a.logits = f32(s->n_logit_rows, c->n_vocab);
-    s->a.logits.address = s->results.address;
+    s->a.host_logits = f32(s->n_logit_rows, c->n_vocab);
+    s->a.host_logits.address = s->results.address;
     s->logits = (const float *)(void *)results;
     s->a.routing.host_ids = s->results.address + layout.ids;
     s->choices = (const uint32_t *)(void *)(results + layout.ids);

@@ -281,8 +281,8 @@ struct read_args {
     u32 n_threads; /* a multiple of 64 */
 };
 
-#define TOP_K_WORKGROUPS 16
-#define TOP_K_HEADS 4096 /* a thread one */
+#define TOP_K_WORKGROUPS 64
+#define TOP_K_HEADS 1024 /* head h is the best of logits h, h + 1024, ... */
 
 /* The step's n_top highest of n logits, best first, the lowest id of equals. NaN and infinities are left out. */
 struct top_k_args {

@@ -5,6 +5,7 @@ set(forward_sources trial.c compare.c reference.c model_builder.c gguf_builder.c
 scoria_test(test_forward SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_dispatches SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_session SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
+scoria_test(test_top SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 
 scoria_test(test_batch_sizes SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_host_experts SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
