@@ -5,7 +5,7 @@
  * With every expert in a slot its streams follow each other at once. Otherwise experts that no slot holds are either
  * uploaded before their layer's experts run, or, for one token or a few, computed by the CPU while the GPU runs the
  * others: then stream 2l + 2 waits for the host. The recordings of single tokens are made once and replayed for ever,
- * the two in turn; that of a batch is replayed as long as its size stays.
+ * the two in turn; that of a batch is replayed as long as its size and its depth stay about the same.
  *
  * Who asks for the best token alone is taken to go on with it: the device begins the next pass with that token before
  * the host has seen it. If that is the next pass indeed, it is under way when it is asked for; if not, what it computed
