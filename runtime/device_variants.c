@@ -7,9 +7,15 @@
 #include "findings.h"
 #include "self_test.h"
 
-/* What the usual files are made of; the first is tested unasked, since compiling takes most of the time. */
-static const enum sc_type TYPES[] = {SC_Q4_K, SC_Q6_K, SC_Q8_0, SC_F32};
-enum { N_TYPES = sizeof(TYPES) / sizeof(TYPES[0]) };
+/* What the usual files are made of, and caches; the first is tested unasked, since compiling takes most of the time. */
+enum { N_TYPES = 4 };
+static const enum sc_type WEIGHT_TYPES[N_TYPES] = {SC_Q4_K, SC_Q6_K, SC_Q8_0, SC_F32},
+                          CACHE_TYPES[N_TYPES] = {SC_F16, SC_Q8_0, SC_F32, SC_F32};
+
+static enum sc_type type_of(enum family family, uint32_t number)
+{
+    return (family_has_cache(family) ? CACHE_TYPES : WEIGHT_TYPES)[number];
+}
 
 static uint32_t n_variants(enum family family)
 {
@@ -27,8 +33,8 @@ static bool test_everything(struct gpu *gpu, struct sc_error *e)
         for (uint32_t i = 0; i < n_variants(family); i++)
             for (uint32_t t = 0; t < N_TYPES; t++) {
                 bool is_right;
-                if (variant_is_usable(gpu, family, i, TYPES[t]) &&
-                    !self_test_variant(gpu, family, i, TYPES[t], (struct listener){0}, &is_right, e))
+                if (variant_is_usable(gpu, family, i, type_of(family, t)) &&
+                    !self_test_variant(gpu, family, i, type_of(family, t), (struct listener){0}, &is_right, e))
                     return false;
             }
     return true;
@@ -38,7 +44,7 @@ static bool test_used(struct gpu *gpu, struct sc_error *e)
 {
     uint32_t types[N_FAMILIES] = {0};
     for (enum family family = 0; family < N_FAMILIES; family++)
-        types[family] = UINT32_C(1) << TYPES[0];
+        types[family] = UINT32_C(1) << type_of(family, 0);
     return self_test(gpu, types, (struct listener){0}, e);
 }
 
@@ -58,7 +64,7 @@ static uint32_t n_fastest(const struct findings *f, enum family family, uint32_t
 static bool is_first(const struct gpu *gpu, enum family family, uint32_t variant)
 {
     for (uint32_t t = 0; t < N_TYPES; t++)
-        if (variant_of(gpu, family, TYPES[t], 0, 0) == &family_variants(family, &(uint32_t){0})[variant])
+        if (variant_of(gpu, family, type_of(family, t), 0, 0) == &family_variants(family, &(uint32_t){0})[variant])
             return true;
     return false;
 }

@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "findings.h"
 #include "self_test.h"
+#include "session_memory.h"
 
 static const double TUNING_SECONDS = 1.5;
 
@@ -13,7 +14,7 @@ static uint32_t bit(const struct weight *w)
     return w->size_bytes ? UINT32_C(1) << w->type : 0;
 }
 
-/* Which types of weights each family will meet. */
+/* Which types of weights, or of the cache, each family will meet. */
 static void find_types(uint32_t types[N_FAMILIES], const struct sc_engine *engine)
 {
     const struct weights *w = &engine->weights;
@@ -33,6 +34,7 @@ static void find_types(uint32_t types[N_FAMILIES], const struct sc_engine *engin
     types[FAMILY_GATE_UP] = gate_up;
     types[FAMILY_DOWN] = engine->config.n_experts ? down : 0;
     types[FAMILY_ROUTER] = router;
+    types[FAMILY_ATTENTION] = types[FAMILY_ATTENTION_MANY] = UINT32_C(1) << session_kv_type(engine->params.kv_type);
 }
 
 struct matrices {

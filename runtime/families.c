@@ -5,7 +5,7 @@
 const char *const family_names[N_FAMILIES] = {
     [FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL_FEW] = "matmul_few", [FAMILY_MATMUL] = "matmul",
     [FAMILY_QKV] = "qkv",       [FAMILY_GATE_UP] = "gate_up",       [FAMILY_DOWN] = "down",
-    [FAMILY_ROUTER] = "router",
+    [FAMILY_ROUTER] = "router", [FAMILY_ATTENTION] = "attention",   [FAMILY_ATTENTION_MANY] = "attention_many",
 };
 
 /* Up to two tiles of 8, whose second finds the weights in the caches; a tile of 32 or more would be half empty. */
@@ -14,6 +14,11 @@ enum { FEW_COLUMNS = 16 };
 enum family family_for(uint32_t n_columns)
 {
     return n_columns <= 1 ? FAMILY_MATVEC : n_columns <= FEW_COLUMNS ? FAMILY_MATMUL_FEW : FAMILY_MATMUL;
+}
+
+bool family_has_cache(enum family family)
+{
+    return family == FAMILY_ATTENTION || family == FAMILY_ATTENTION_MANY;
 }
 
 /*
@@ -166,6 +171,34 @@ static const struct variant matmul[] = {
      .roundings = matmul_roundings},
 };
 
+#define ATTENTION \
+    { \
+        .name = "tiles of 8", .kernel = KERNEL_ATTENTION_F32, .tile_rows = 8 \
+    }
+#define ATTENTION_BROADCAST \
+    { \
+        .name = "broadcasts", .kernel = KERNEL_ATTENTION_BROADCAST_F32, .tile_rows = 8, .needs = NEEDS_OF_ROWS \
+    }
+
+/* Subgroups of so many lanes, 128 threads in all, share the pieces of 32 queries' 64 dimensions. */
+#define ATTENTION_CM(size, lanes) \
+    .kernel = KERNEL_ATTENTION_CM##size##_F16, .subgroup_size = lanes, .n_subgroups = 128 / lanes, \
+    .constants = {[CONSTANT_FRAGMENTS] = (32 / size) * (64 / size) * lanes / 128, [CONSTANT_HEAD_DIM] = 128}, \
+    .tile_rows = 32, .rounding = ROUNDS_TO_F16
+
+static const struct variant attention[] = {ATTENTION_BROADCAST, ATTENTION};
+static const struct variant attention_many[] = {
+    ATTENTION_BROADCAST,
+    {.name = "matrices of 16, 32 lanes", ATTENTION_CM(16, 32), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
+    {.name = "matrices of 16, 64 lanes", ATTENTION_CM(16, 64), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
+    {.name = "matrices of 8, 8 lanes", ATTENTION_CM(8, 8), .needs = NEEDS_FP16 | NEEDS_MATRIX_8X8X8},
+    {.name = "tiles of 32",
+     .kernel = KERNEL_ATTENTION_TILE_F32,
+     .constants = {[CONSTANT_HEAD_DIM] = 128},
+     .tile_rows = 32},
+    ATTENTION,
+};
+
 #define VARIANTS(list) \
     { \
         list, sizeof(list) / sizeof((list)[0]) \
@@ -175,9 +208,15 @@ static const struct {
     const struct variant *variants;
     uint32_t n;
 } families[N_FAMILIES] = {
-    [FAMILY_MATVEC] = VARIANTS(matvec), [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few), [FAMILY_MATMUL] = VARIANTS(matmul),
-    [FAMILY_QKV] = VARIANTS(qkv),       [FAMILY_GATE_UP] = VARIANTS(gate_up),       [FAMILY_DOWN] = VARIANTS(down),
+    [FAMILY_MATVEC] = VARIANTS(matvec),
+    [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few),
+    [FAMILY_MATMUL] = VARIANTS(matmul),
+    [FAMILY_QKV] = VARIANTS(qkv),
+    [FAMILY_GATE_UP] = VARIANTS(gate_up),
+    [FAMILY_DOWN] = VARIANTS(down),
     [FAMILY_ROUTER] = VARIANTS(router),
+    [FAMILY_ATTENTION] = VARIANTS(attention),
+    [FAMILY_ATTENTION_MANY] = VARIANTS(attention_many),
 };
 
 const struct variant *family_variants(enum family family, uint32_t *n)

@@ -199,6 +199,8 @@ static void record_attention(struct kernel_trial *t)
     const struct tensor partial = value(t, t->n * h.n * pieces, h.dim + 4);
     t->bytes = bytes;
     t->flop = 4.0 * t->n * h.n * h.dim * (t->depth + 0.5 * (t->n + 1));
+    t->matrix = kv.k;
+    t->family = op_attention_family(t->n, pieces, h);
     op_attention(t->commands, y, q, kv, partial, t->done, t->step, h);
     snprintf(t->size, sizeof(t->size), "behind %u", t->depth);
 }

@@ -40,7 +40,7 @@ struct kernel_trial {
     uint64_t value_bytes;  /* and the activations */
     double bytes, flop;    /* that cannot be avoided: each byte read or written counts once */
     char size[48];         /* for people */
-    struct tensor matrix;  /* type and shape of the weights, and the family of kernels that multiplies by them; */
+    struct tensor matrix;  /* type and shape of the weights or the cache, and the family of kernels that takes them; */
     enum family family;    /* N_FAMILIES: none does */
 };
 

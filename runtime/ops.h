@@ -101,7 +101,10 @@ void op_attention(struct commands *c, struct tensor y /* (n, n_heads * dim) */, 
 
 enum { ATTENTION_MAX_PIECES = 64 };
 
-/* Workgroups of n tokens for each KV head and piece. */
+/* The kernels for n tokens. */
+enum family op_attention_family(uint32_t n, uint32_t n_pieces, struct heads h);
+
+/* The most workgroups of n tokens for each KV head and piece. */
 uint32_t attention_tiles(uint32_t n, struct heads h);
 
 /* ---- of a single token, fused: what separate operations above and below compute, in one dispatch ---- */

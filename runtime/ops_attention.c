@@ -5,9 +5,8 @@
 #include "variants.h"
 
 enum {
-    ATTENTION_ROWS = 8, /* queries of a workgroup, as in attention.comp */
-    TILE_ROWS = 32,     /* and in attention_tile.comp, by so many threads */
-    TILE_THREADS = 128,
+    LEAST_ROWS = 8,    /* queries of a workgroup, among all variants */
+    MANY_QUERIES = 32, /* that share a KV head: enough for a tile that large */
     MAX_HEAD_DIM = 256,
 };
 
@@ -56,19 +55,9 @@ void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q, stru
              q.rows, 1, reads(k), reads(v), reads(angles), reads(step), writes(q), writes(kv.k), writes(kv.v));
 }
 
-/* Processors do best with broadcasts, as in matmul_rows; GPUs with large tiles where the queries fill one. */
-static struct program choose(const struct gpu *gpu, uint32_t n_queries, uint32_t n_pieces, uint32_t head_dim)
+enum family op_attention_family(uint32_t n, uint32_t n_pieces, struct heads h)
 {
-    const struct sc_device_info *d = &gpu->info;
-    if (d->kind == SC_DEVICE_CPU && d->min_subgroup_size >= 8 && d->has_ballot)
-        return (struct program){.kernel = KERNEL_ATTENTION_BROADCAST_F32};
-    if (n_queries < TILE_ROWS || n_pieces > 1)
-        return (struct program){.kernel = KERNEL_ATTENTION_F32};
-    const uint32_t n_sharers = TILE_THREADS / (head_dim / 4);
-    uint32_t sums = 2; /* powers of two: fewer kernels to compile */
-    while (sums * n_sharers < TILE_ROWS)
-        sums *= 2;
-    return (struct program){.kernel = KERNEL_ATTENTION_TILE_F32, .constants = {[CONSTANT_SUMS] = sums}};
+    return n_pieces > 1 || n * (h.n / h.n_kv) < MANY_QUERIES ? FAMILY_ATTENTION : FAMILY_ATTENTION_MANY;
 }
 
 /*
@@ -84,7 +73,7 @@ static double work(double n, double n_past, struct heads h)
 
 uint32_t attention_tiles(uint32_t n, struct heads h)
 {
-    return groups((uint64_t)n * (h.n / h.n_kv), ATTENTION_ROWS);
+    return groups((uint64_t)n * (h.n / h.n_kv), LEAST_ROWS);
 }
 
 void op_attention(struct commands *c, struct tensor y, struct tensor q, struct kv_cache kv, struct tensor partial,
@@ -93,11 +82,10 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
     const bool heads_fit = h.dim > 0 && h.dim <= MAX_HEAD_DIM && h.n_kv > 0 && h.n % h.n_kv == 0;
     if (!shapes_fit(c, heads_fit && q.rows > 0 && q.rows <= kv.k.rows && kv_fits(kv, h), "op_attention"))
         return;
-    uint32_t tiles = attention_tiles(q.rows, h);
     const uint32_t room = partial.rows / (q.rows * h.n);
     const uint32_t n_pieces = room > ATTENTION_MAX_PIECES ? ATTENTION_MAX_PIECES : room > 1 ? room : 1;
     const bool fit = y.rows == q.rows && y.cols == q.cols && q.cols == h.n * h.dim &&
-                     (n_pieces == 1 || (partial.cols == h.dim + 4 && done.cols >= tiles * h.n_kv));
+                     (n_pieces == 1 || (partial.cols == h.dim + 4 && done.cols >= attention_tiles(q.rows, h) * h.n_kv));
     if (!shapes_fit(c, fit, "op_attention"))
         return;
     if (n_pieces == 1)
@@ -118,11 +106,11 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
         .window = h.window ? h.window : UINT32_MAX,
         .scale = 1 / sqrtf((float)h.dim),
     };
-    const uint32_t n_queries = q.rows * (h.n / h.n_kv); /* of a KV head */
-    struct program program = choose(c->gpu, n_queries, n_pieces, h.dim);
-    if (program.kernel == KERNEL_ATTENTION_TILE_F32)
-        tiles = groups(n_queries, TILE_ROWS);
-    program.kernel = kernel_of_type(program.kernel, kv.k.type);
+    const struct variant *v = variant_of(c->gpu, op_attention_family(q.rows, n_pieces, h), kv.k.type, 0, 0);
+    struct program program = variant_program(v, kv.k.type);
+    if (program.constants[CONSTANT_HEAD_DIM])
+        program.constants[CONSTANT_HEAD_DIM] = h.dim;
+    const uint32_t tiles = groups((uint64_t)q.rows * (h.n / h.n_kv), v->tile_rows);
     const struct access accesses[] = {reads(q),     reads(kv.k),     reads(kv.v), reads(step),
                                       writes(done), writes(partial), writes(y)};
     const double n_past = kv.k.rows - q.rows;

@@ -7,49 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ops.h"
 #include "random_blocks.h"
+#include "self_test_bench.h"
 
 /* Three blocks of 256: the rows of types with odd halves begin in both halves of a word. */
-enum { COLS = 768, MAX_ROWS = 512, MAX_TOKENS = 136, GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20 };
-
-/* Memory that the host and the device see, and the stream of what is tested. */
-struct bench {
-    struct gpu *gpu;
-    struct commands commands;
-    struct buffer memory;
-    uint64_t used;
-    uint64_t seed;
-};
-
-/* Poisoned memory for a matrix, with a guard behind it. */
-static struct tensor lay(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols)
-{
-    struct tensor t = {.address = b->memory.address + b->used, .type = type, .rows = rows, .cols = cols};
-    const uint64_t bytes = (tensor_size_bytes(&t) + 15) / 16 * 16 + GUARD_BYTES;
-    memset((uint8_t *)b->memory.mapped + b->used, POISON, bytes);
-    b->used += bytes;
-    return t;
-}
-
-static void *host(const struct bench *b, struct tensor t)
-{
-    return (uint8_t *)b->memory.mapped + (t.address - b->memory.address);
-}
-
-static struct tensor lay_random(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols, float sigma)
-{
-    const struct tensor t = lay(b, type, rows, cols);
-    random_blocks(host(b, t), type, (size_t)rows * (cols / sc_type_info(type)->block_size), sigma, &b->seed);
-    return t;
-}
-
-static bool run(struct bench *b, struct sc_error *e)
-{
-    struct commands *list = &b->commands;
-    uint64_t value = 0;
-    return commands_end(list, e) && gpu_submit(b->gpu, &list, 1, &value, e) && gpu_wait(b->gpu, value, e);
-}
+enum { COLS = 768, MAX_ROWS = 512, MAX_TOKENS = 136 };
 
 /* What rounding x to less than fp32 may change in the sum of w x; halves round the weights too. */
 static double rounding_error(enum rounding rounding, double magnitude, const float *w, const float *x)
@@ -74,8 +36,8 @@ static bool is_product(const struct bench *b, const struct variant *v, struct te
 {
     const struct sc_type_info *info = sc_type_info(w.type);
     const uint32_t blocks = COLS / info->block_size;
-    const float *got = host(b, y), *xs = host(b, x);
-    const uint8_t *row = host(b, w), *guard = (const uint8_t *)host(b, y) + tensor_size_bytes(&y);
+    const float *got = bench_host(b, y), *xs = bench_host(b, x);
+    const uint8_t *row = bench_host(b, w);
     for (uint32_t r = 0; r < w.rows; r++, row += blocks * info->block_bytes) {
         float weights[COLS];
         info->dequantize(row, weights, blocks);
@@ -92,10 +54,7 @@ static bool is_product(const struct bench *b, const struct variant *v, struct te
                 return false;
         }
     }
-    for (uint32_t i = 0; i < GUARD_BYTES; i++)
-        if (guard[i] != POISON)
-            return false;
-    return true;
+    return bench_is_guarded(b, y);
 }
 
 static uint32_t at_most(uint32_t n, uint32_t most)
@@ -118,10 +77,10 @@ static bool test_linear(struct bench *b, enum family family, const struct varian
 {
     const uint32_t rows = at_most(v->tile_rows + 3, MAX_ROWS);
     const uint32_t n = at_most(columns_of(family, v), MAX_TOKENS);
-    const struct tensor w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)), x = lay_random(b, SC_F32, n, COLS, 1),
-                        y = lay(b, SC_F32, n, rows);
+    const struct tensor w = bench_lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)),
+                        x = bench_lay_random(b, SC_F32, n, COLS, 1), y = bench_lay(b, SC_F32, n, rows);
     op_linear(&b->commands, y, w, x);
-    if (!run(b, e))
+    if (!bench_run(b, e))
         return false;
     *is_right = is_product(b, v, y, w, x);
     return true;
@@ -133,10 +92,10 @@ static bool test_linear(struct bench *b, enum family family, const struct varian
  */
 static struct tensor lay_normed(struct bench *b, struct norm *norm, struct tensor *normed)
 {
-    const struct tensor x = lay(b, SC_F32, 1, COLS);
-    *norm = (struct norm){.w = lay(b, SC_F32, 1, COLS), .eps = 3, .scratch = lay(b, SC_F32, 1, COLS)};
-    *normed = lay(b, SC_F32, 1, COLS);
-    float *xs = host(b, x), *ws = host(b, norm->w), *want = host(b, *normed);
+    const struct tensor x = bench_lay(b, SC_F32, 1, COLS);
+    *norm = (struct norm){.w = bench_lay(b, SC_F32, 1, COLS), .eps = 3, .scratch = bench_lay(b, SC_F32, 1, COLS)};
+    *normed = bench_lay(b, SC_F32, 1, COLS);
+    float *xs = bench_host(b, x), *ws = bench_host(b, norm->w), *want = bench_host(b, *normed);
     for (uint32_t i = 0; i < COLS; i++) {
         const uint64_t random = random_u64(&b->seed);
         xs[i] = random & 1 ? 1.0F : -1.0F;
@@ -155,17 +114,17 @@ static bool test_qkv(struct bench *b, enum family family, const struct variant *
     const uint32_t rows = at_most((v->tile_rows + 3 + DIM) / DIM * DIM, MAX_ROWS);
     const struct heads heads = {.n = rows / DIM, .n_kv = 1, .dim = DIM, .n_rot = 2};
     struct norm norm;
-    struct tensor normed, x = lay_normed(b, &norm, &normed), angles = lay(b, SC_F32, 1, 2);
-    struct tensor step = lay(b, SC_F32, 1, sizeof(struct step) / sizeof(uint32_t)), y[3], w[3];
+    struct tensor normed, x = lay_normed(b, &norm, &normed), angles = bench_lay(b, SC_F32, 1, 2);
+    struct tensor step = bench_lay(b, SC_F32, 1, sizeof(struct step) / sizeof(uint32_t)), y[3], w[3];
     const uint32_t n_rows[3] = {rows, DIM, DIM};
     for (uint32_t i = 0; i < 3; i++) {
-        w[i] = lay_random(b, type, n_rows[i], COLS, 1 / sqrtf(COLS));
-        y[i] = lay(b, SC_F32, 1, n_rows[i]);
+        w[i] = bench_lay_random(b, type, n_rows[i], COLS, 1 / sqrtf(COLS));
+        y[i] = bench_lay(b, SC_F32, 1, n_rows[i]);
     }
-    memcpy(host(b, angles), (const float[]){1, 0}, 2 * sizeof(float));
-    memset(host(b, step), 0, sizeof(struct step));
+    memcpy(bench_host(b, angles), (const float[]){1, 0}, 2 * sizeof(float));
+    memset(bench_host(b, step), 0, sizeof(struct step));
     op_qkv(&b->commands, (struct kv_cache){y[1], y[2]}, y[0], y[1], y[2], w, x, norm, angles, step, heads);
-    if (!run(b, e))
+    if (!bench_run(b, e))
         return false;
     *is_right = true;
     for (uint32_t i = 0; i < 3; i++)
@@ -176,11 +135,11 @@ static bool test_qkv(struct bench *b, enum family family, const struct variant *
 /* The choice of expert 1 of two, whose slot is `matrix`; the other one has none. */
 static struct routing lay_routing(struct bench *b, struct tensor *table, struct tensor matrix)
 {
-    const struct routing r = {.ids = lay(b, SC_F32, 1, 1), .probs = lay(b, SC_F32, 1, 1)};
-    *table = lay(b, SC_F32, 2, 2);
-    memcpy(host(b, *table), (const uint64_t[]){0, matrix.address}, 2 * sizeof(uint64_t));
-    memcpy(host(b, r.ids), &(const uint32_t){1}, sizeof(uint32_t));
-    memcpy(host(b, r.probs), &(const float){1}, sizeof(float));
+    const struct routing r = {.ids = bench_lay(b, SC_F32, 1, 1), .probs = bench_lay(b, SC_F32, 1, 1)};
+    *table = bench_lay(b, SC_F32, 2, 2);
+    memcpy(bench_host(b, *table), (const uint64_t[]){0, matrix.address}, 2 * sizeof(uint64_t));
+    memcpy(bench_host(b, r.ids), &(const uint32_t){1}, sizeof(uint32_t));
+    memcpy(bench_host(b, r.probs), &(const float){1}, sizeof(float));
     return r;
 }
 
@@ -191,20 +150,20 @@ static bool test_gate_up(struct bench *b, enum family family, const struct varia
     (void)family;
     const uint32_t rows = at_most(v->tile_rows / 2 + 3, MAX_ROWS);
     struct norm norm;
-    struct tensor normed, x = lay_normed(b, &norm, &normed), w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS));
-    const struct tensor y = lay(b, SC_F32, 1, rows), product = lay(b, SC_F32, 1, rows);
+    struct tensor normed, x = lay_normed(b, &norm, &normed), w = bench_lay_random(b, type, rows, COLS, 1 / sqrtf(COLS));
+    const struct tensor y = bench_lay(b, SC_F32, 1, rows), product = bench_lay(b, SC_F32, 1, rows);
     struct tensor table;
     const struct routing r = lay_routing(b, &table, w);
     const struct expert_tensor experts = {
         .slots = table.address, .n_experts = 2, .type = type, .rows = rows, .cols = COLS};
     op_expert_gate_up(&b->commands, y, experts, experts, x, norm, r);
     op_linear(&b->commands, product, w, normed); /* which the self-test of matvec has found right */
-    if (!run(b, e))
+    if (!bench_run(b, e))
         return false;
     *is_right = true;
     for (uint32_t i = 0; i < rows; i++) {
-        const double g = (double)((const float *)host(b, product))[i], silu = g / (1 + exp(-g));
-        *is_right = *is_right && fabs((double)((const float *)host(b, y))[i] - silu * g) <= 1e-4 * (1 + g * g);
+        const double g = (double)((const float *)bench_host(b, product))[i], silu = g / (1 + exp(-g));
+        *is_right = *is_right && fabs((double)((const float *)bench_host(b, y))[i] - silu * g) <= 1e-4 * (1 + g * g);
     }
     return true;
 }
@@ -214,15 +173,15 @@ static bool test_down(struct bench *b, enum family family, const struct variant 
 {
     (void)family;
     const uint32_t rows = at_most(v->tile_rows + 3, MAX_ROWS);
-    const struct tensor w = lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)), x = lay_random(b, SC_F32, 1, COLS, 1),
-                        y = lay(b, SC_F32, 1, rows);
+    const struct tensor w = bench_lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)),
+                        x = bench_lay_random(b, SC_F32, 1, COLS, 1), y = bench_lay(b, SC_F32, 1, rows);
     struct tensor table;
     const struct routing r = lay_routing(b, &table, w);
-    memset(host(b, y), 0, rows * sizeof(float));
+    memset(bench_host(b, y), 0, rows * sizeof(float));
     op_expert_down(
         &b->commands, y,
         (struct expert_tensor){.slots = table.address, .n_experts = 2, .type = type, .rows = rows, .cols = COLS}, x, r);
-    if (!run(b, e))
+    if (!bench_run(b, e))
         return false;
     *is_right = is_product(b, v, y, w, x);
     return true;
@@ -235,28 +194,35 @@ static bool test_router(struct bench *b, enum family family, const struct varian
     (void)family;
     const uint32_t n = at_most(v->tile_rows + 3, SC_MAX_EXPERTS);
     struct norm norm;
-    struct tensor normed, x = lay_normed(b, &norm, &normed), w = lay_random(b, type, n, COLS, 1 / sqrtf(COLS));
-    const struct tensor logits = lay(b, SC_F32, 1, n), counter = lay(b, SC_F32, 1, 1);
-    const struct routing r = {.ids = lay(b, SC_F32, 1, 1), .probs = lay(b, SC_F32, 1, 1), .counter = counter.address};
-    memset(host(b, counter), 0, sizeof(uint32_t));
+    struct tensor normed, x = lay_normed(b, &norm, &normed), w = bench_lay_random(b, type, n, COLS, 1 / sqrtf(COLS));
+    const struct tensor logits = bench_lay(b, SC_F32, 1, n), counter = bench_lay(b, SC_F32, 1, 1);
+    const struct routing r = {
+        .ids = bench_lay(b, SC_F32, 1, 1), .probs = bench_lay(b, SC_F32, 1, 1), .counter = counter.address};
+    memset(bench_host(b, counter), 0, sizeof(uint32_t));
     op_router(&b->commands, r, logits, w, x, norm, (struct tensor){0});
-    if (!run(b, e))
+    if (!bench_run(b, e))
         return false;
-    const float *got = host(b, logits);
+    const float *got = bench_host(b, logits);
     uint32_t best = 0;
     for (uint32_t i = 1; i < n; i++)
         best = got[i] > got[best] ? i : best;
-    *is_right = is_product(b, v, logits, w, normed) && *(const uint32_t *)host(b, r.ids) == best &&
-                *(const uint32_t *)host(b, counter) == 0;
+    *is_right = is_product(b, v, logits, w, normed) && *(const uint32_t *)bench_host(b, r.ids) == best &&
+                *(const uint32_t *)bench_host(b, counter) == 0;
     return true;
 }
 
 /* Records, runs and judges one variant, which choices.forced makes the operations take. */
 static bool (*const tests[N_FAMILIES])(struct bench *b, enum family family, const struct variant *v, enum sc_type type,
                                        bool *is_right, struct sc_error *e) = {
-    [FAMILY_MATVEC] = test_linear, [FAMILY_MATMUL_FEW] = test_linear, [FAMILY_MATMUL] = test_linear,
-    [FAMILY_QKV] = test_qkv,       [FAMILY_GATE_UP] = test_gate_up,   [FAMILY_DOWN] = test_down,
+    [FAMILY_MATVEC] = test_linear,
+    [FAMILY_MATMUL_FEW] = test_linear,
+    [FAMILY_MATMUL] = test_linear,
+    [FAMILY_QKV] = test_qkv,
+    [FAMILY_GATE_UP] = test_gate_up,
+    [FAMILY_DOWN] = test_down,
     [FAMILY_ROUTER] = test_router,
+    [FAMILY_ATTENTION] = self_test_attention,
+    [FAMILY_ATTENTION_MANY] = self_test_attention,
 };
 
 /* Whether the driver takes the kernel at all; only what has nothing to do with the kernel is an error. */
@@ -272,20 +238,21 @@ static bool run_test(struct gpu *gpu, enum family family, uint32_t variant, enum
                      struct sc_error *e)
 {
     uint32_t n;
-    struct bench b = {.gpu = gpu, .seed = 1};
+    struct bench b;
     const uint8_t forced = gpu->choices.forced[family];
-    bool ok = commands_init(&b.commands, gpu, e) &&
-              buffer_init(gpu, &b.memory, MEMORY_READBACK, BENCH_BYTES, "the self-test", e);
+    bool ok = bench_init(&b, gpu, e);
     if (ok) {
         gpu->choices.forced[family] = (uint8_t)(1 + variant);
-        commands_begin(&b.commands, false);
         ok = tests[family](&b, family, &family_variants(family, &n)[variant], type, is_right, e);
         gpu->choices.forced[family] = forced;
     }
-    gpu->vk.vkDeviceWaitIdle(gpu->device);
-    commands_finish(&b.commands);
-    buffer_finish(gpu, &b.memory);
+    bench_finish(&b);
     return ok;
+}
+
+static const char *operand(enum family family)
+{
+    return family_has_cache(family) ? "caches" : "weights";
 }
 
 static void warn(const struct gpu *gpu, enum family family, uint32_t variant, enum sc_type type,
@@ -293,8 +260,9 @@ static void warn(const struct gpu *gpu, enum family family, uint32_t variant, en
 {
     uint32_t n;
     char text[400];
-    snprintf(text, sizeof(text), "%.200s: the driver computes %s (%s) with %s weights wrongly, so it is not used",
-             gpu->info.name, family_names[family], family_variants(family, &n)[variant].name, sc_type_info(type)->name);
+    snprintf(text, sizeof(text), "%.200s: the driver computes %s (%s) with %s %s wrongly, so it is not used",
+             gpu->info.name, family_names[family], family_variants(family, &n)[variant].name, sc_type_info(type)->name,
+             operand(family));
     if (listener.log)
         listener.log(listener.user, SC_LOG_WARNING, text);
 }
@@ -352,8 +320,8 @@ static bool test_family(struct gpu *gpu, enum family family, enum sc_type type, 
     }
     if (!find_right(gpu, family, type, listener, &is_right, e))
         return false;
-    return is_right || sc_fail(e, SC_NO_DEVICE, "%s cannot run Scoria: its driver computes %s with %s weights wrongly",
-                               gpu->info.name, family_names[family], sc_type_info(type)->name);
+    return is_right || sc_fail(e, SC_NO_DEVICE, "%s cannot run Scoria: its driver computes %s with %s %s wrongly",
+                               gpu->info.name, family_names[family], sc_type_info(type)->name, operand(family));
 }
 
 /* What was the fastest when it was timed comes before what test_family found, if it is right. */

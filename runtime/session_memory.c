@@ -105,10 +105,15 @@ static bool place_activations(struct slabs *slabs, struct activations *a, struct
     return true;
 }
 
-static struct tensor kv_shape(const struct config *c, uint32_t n_ctx, enum sc_kv_type kv_type)
+enum sc_type session_kv_type(enum sc_kv_type kv_type)
 {
     static const enum sc_type types[] = {[SC_KV_F16] = SC_F16, [SC_KV_F32] = SC_F32, [SC_KV_Q8_0] = SC_Q8_0};
-    const enum sc_type type = types[kv_type];
+    return types[kv_type];
+}
+
+static struct tensor kv_shape(const struct config *c, uint32_t n_ctx, enum sc_kv_type kv_type)
+{
+    const enum sc_type type = session_kv_type(kv_type);
     return (struct tensor){.type = type, .rows = n_ctx, .cols = kv_cols(type, c->n_kv_heads * c->head_dim)};
 }
 

@@ -46,6 +46,8 @@ struct session_memory {
     uint32_t *on_host;             /* in results: (n_host * n_used) which pairs the host computes */
 };
 
+enum sc_type session_kv_type(enum sc_kv_type kv_type);
+
 /* Passes of more tokens than this are never the host's: n_host of a micro-batch of n_batch. */
 uint32_t session_host_tokens(uint32_t n_batch);
 

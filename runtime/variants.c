@@ -58,7 +58,7 @@ bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t varia
 
 enum family family_timed(enum family family)
 {
-    return family > FAMILY_MATMUL ? FAMILY_MATVEC : family;
+    return family >= FAMILY_QKV && family <= FAMILY_ROUTER ? FAMILY_MATVEC : family;
 }
 
 const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,

@@ -19,10 +19,12 @@ enum family {
     FAMILY_MATVEC, /* a matrix times one column, a few, many */
     FAMILY_MATMUL_FEW,
     FAMILY_MATMUL,
-    FAMILY_QKV, /* this and those that follow: of a single token, fused, made of the same pieces as matvec */
+    FAMILY_QKV, /* this and three that follow: of a single token, fused, made of the same pieces as matvec */
     FAMILY_GATE_UP,
     FAMILY_DOWN,
     FAMILY_ROUTER,
+    FAMILY_ATTENTION, /* of few queries, over a cache that may be cut into pieces; of many; their type is the cache's */
+    FAMILY_ATTENTION_MANY,
     N_FAMILIES
 };
 
@@ -47,15 +49,15 @@ enum { MAX_VARIANTS = 32 }; /* of a family */
 struct variant {
     const char *name;   /* among its family's */
     enum kernel kernel; /* the first of its line in shaders/CMakeLists.txt; the line's others are for other types */
-    uint32_t constants[N_CONSTANTS];
-    uint32_t subgroup_size; /* that the kernel must have, a workgroup being full subgroups; 0: any */
-    uint32_t n_subgroups;   /* of that size, in a workgroup */
-    uint32_t tile_rows;     /* of the matrix, that a workgroup computes */
-    uint32_t tile_columns;  /* tokens of a workgroup; 0: one */
-    uint32_t needs;         /* enum need */
+    uint32_t constants[N_CONSTANTS]; /* CONSTANT_HEAD_DIM, if it is not 0, stands for the model's */
+    uint32_t subgroup_size;          /* that the kernel must have, a workgroup being full subgroups; 0: any */
+    uint32_t n_subgroups;            /* of that size, in a workgroup */
+    uint32_t tile_rows;              /* of the matrix, that a workgroup computes; or queries, of attention */
+    uint32_t tile_columns;           /* tokens of a workgroup; 0: one */
+    uint32_t needs;                  /* enum need */
     enum rounding rounding;
 
-    /* Roundings to fp32 that a term of a sum over `cols` columns goes through at most; first-order bound, see
+    /* Roundings to fp32 that a term of a product's sum over `cols` columns goes through at most; first-order bound, see
      * self_test.c */
     uint32_t (*roundings)(const struct variant *v, uint32_t cols);
 };
@@ -66,6 +68,9 @@ extern const char *const family_names[N_FAMILIES];
 
 /* The family for a matrix times so many columns; for experts' matrices, that each has on average. */
 enum family family_for(uint32_t n_columns);
+
+/* Whether the type of its kernels is the KV cache's, and not that of weights. */
+bool family_has_cache(enum family family);
 
 /* The family's variants, n of them: the best first where nothing was measured, the last ones run on every device. */
 const struct variant *family_variants(enum family family, uint32_t *n);
@@ -103,8 +108,8 @@ struct choices {
 enum family family_timed(enum family family);
 
 /*
- * The variant for a matrix (rows, cols) of this type; there always is one. What was the fastest is taken once it is
- * known to be right.
+ * The variant for a matrix (rows, cols) of this type, or (0, 0) of attention; there always is one. What was the fastest
+ * is taken once it is known to be right.
  */
 const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
                                  uint32_t cols);

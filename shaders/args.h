@@ -26,7 +26,7 @@
 #define CONSTANT_MAGIC 1     /* 1: bytes become floats by their place in a float's bits, not by conversion */
 #define CONSTANT_IS_NORMED 2 /* 1: what a kernel would apply an RMSNorm to is its result already */
 #define CONSTANT_FRAGMENTS 3 /* cooperative matrices that a subgroup sums up */
-#define CONSTANT_SUMS 4      /* rows of attention_tile whose values a thread sums */
+#define CONSTANT_HEAD_DIM 4  /* dimensions of a head */
 #define CONSTANT_COLUMNS 5   /* columns of a tile */
 #define N_CONSTANTS 6
 

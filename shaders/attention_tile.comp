@@ -17,7 +17,9 @@ layout(push_constant) uniform Args { attention_args a; };
 const uint ROWS = 32, KEYS = 32;
 const uint PART = 8, STRIDE = PART + 1; /* quads of a row that are in shared memory; its distance, off the banks' */
 const uint SCORES = KEYS + 1;           /* the distance of the scores' rows */
-layout(constant_id = CONSTANT_SUMS) const uint SUMS = 16; /* rows of a thread: those of a head with 256 dimensions */
+layout(constant_id = CONSTANT_HEAD_DIM) const uint HEAD_DIM = 256;
+const uint QUADS = HEAD_DIM / 4, SHARERS = 128 / QUADS; /* threads that share a quad's rows */
+const uint SUMS = (ROWS + SHARERS - 1) / SHARERS;       /* rows of a thread */
 
 shared vec4 q_part[ROWS * STRIDE], k_part[KEYS * STRIDE];
 shared float weight[ROWS * SCORES]; /* (row, position): score, then its exponential */
@@ -25,7 +27,7 @@ shared float part_max[128], part_sum[128], keep[ROWS];
 
 void main()
 {
-    const uint tid = gl_LocalInvocationID.x, quads = a.head_dim / 4;
+    const uint tid = gl_LocalInvocationID.x;
     const step s = Step(a.step).s;
     const Tile own = tile_of(ROWS, s);
 
@@ -35,7 +37,7 @@ void main()
     float row_max = LOWEST, row_sum = 0;
 
     /* the dimensions and the rows, from `mine` on, whose sums are this thread's */
-    const uint n_sharers = 128 / quads, mine = tid / quads, quad = tid % quads;
+    const uint mine = tid / QUADS, quad = tid % QUADS;
     vec4 sums[SUMS];
     [[unroll]] for (uint i = 0; i < SUMS; i++)
         sums[i] = vec4(0);
@@ -44,13 +46,13 @@ void main()
         float scores[4][2];
         [[unroll]] for (uint i = 0; i < 4; i++)
             scores[i][0] = scores[i][1] = 0;
-        for (uint from = 0; from < quads; from += PART) {
+        for (uint from = 0; from < QUADS; from += PART) {
             [[unroll]] for (uint i = 0; i < ROWS * PART / 128; i++) {
                 const uint r = tid / PART + i * (128 / PART), d = from + tid % PART;
                 vec4 q = vec4(0), k = vec4(0);
-                if (d < quads) {
-                    q = Quads(a.q).at[head_of(own.first_row + min(r, own.n_rows - 1)) * quads + d];
-                    k = kv_quad(kv_row(a.k_cache, min(base + r, own.seen.end - 1)), kv_head() * quads + d);
+                if (d < QUADS) {
+                    q = Quads(a.q).at[head_of(own.first_row + min(r, own.n_rows - 1)) * QUADS + d];
+                    k = kv_quad(kv_row(a.k_cache, min(base + r, own.seen.end - 1)), kv_head() * QUADS + d);
                 }
                 q_part[r * STRIDE + tid % PART] = q;
                 k_part[r * STRIDE + tid % PART] = k;
@@ -102,14 +104,14 @@ void main()
             row_sum += part_sum[my_row * 4 + i];
 
         [[unroll]] for (uint i = 0; i < SUMS; i++)
-            sums[i] *= keep[min(mine + i * n_sharers, ROWS - 1)];
+            sums[i] *= keep[min(mine + i * SHARERS, ROWS - 1)];
         const uvec2 values = kv_row(a.v_cache, base);
         const uint n = min(KEYS, own.seen.end - base);
-        if (mine < n_sharers)
+        if (mine < SHARERS)
             for (uint j = 0; j < n; j++) {
-                const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), kv_head() * quads + quad);
+                const vec4 v = kv_quad(address_add(values, j * a.kv_row_bytes), kv_head() * QUADS + quad);
                 [[unroll]] for (uint i = 0; i < SUMS; i++)
-                    sums[i] += weight[min(mine + i * n_sharers, ROWS - 1) * SCORES + j] * v;
+                    sums[i] += weight[min(mine + i * SHARERS, ROWS - 1) * SCORES + j] * v;
             }
         barrier();
     }
@@ -117,10 +119,10 @@ void main()
     if (tid % 4 == 0)
         part_sum[my_row] = row_sum;
     barrier();
-    if (mine < n_sharers)
+    if (mine < SHARERS)
         [[unroll]] for (uint i = 0; i < SUMS; i++) {
-            const uint r = mine + i * n_sharers;
+            const uint r = mine + i * SHARERS;
             if (r < own.n_rows)
-                QuadsOut(a.y).at[head_of(own.first_row + r) * quads + quad] = sums[i] / part_sum[r];
+                QuadsOut(a.y).at[head_of(own.first_row + r) * QUADS + quad] = sums[i] / part_sum[r];
         }
 }

@@ -120,6 +120,9 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
  * - The numerator: one rounding a product, one addition a position of the split, whoever adds it, one a split.
  *
  * - The denominator: 8 additions in a thread and at most 8 for each step, one a split. The quotient: 2.5.
+ *
+ * - In halves: q, k, v and e_j are off by 2^-10 of their size more, or by 2^-24, and matrix units may cut where they
+ * add.
  */
 void reference_attention(struct bounded *y, const float *q, const float *k, const float *v, struct attention_shape s,
                          uint32_t t, uint32_t n_tokens, uint32_t head)
@@ -128,7 +131,8 @@ void reference_attention(struct bounded *y, const float *q, const float *k, cons
     const uint32_t first = s.window && n > s.window ? n - s.window : 0, all = s.n_past + n_tokens;
     const uint32_t share = ((all + s.n_splits - 1) / s.n_splits + 63) / 64 * 64, per_split = share < 128 ? 128 : share;
     const uint32_t in_split = per_split < n ? per_split : n, steps = (in_split + 31) / 32, merges = s.n_splits > 1;
-    const double scale = 1 / sqrt((double)dim), score_ulps = (1 + 3 + dim / 4.0 + 1) * 0.5 + 1;
+    const double scale = 1 / sqrt((double)dim), score_ulps = (s.in_halves ? dim : (1 + 3 + dim / 4.0 + 1) * 0.5) + 1;
+    const double half = s.in_halves ? 1 / 1024.0 / OP_EPS : 0, tiny = s.in_halves ? 0x1p-24 : 0;
     static double score[1 << 17], wrong[1 << 17]; /* the scores; their weights' relative errors, in ulps */
     double best = -INFINITY, sum = 0, sum_wrong = 0;
     q += ((uint64_t)t * s.n_heads + head) * dim;
@@ -136,27 +140,31 @@ void reference_attention(struct bounded *y, const float *q, const float *k, cons
     for (uint32_t j = first; j < n; j++) {
         const struct sum dot = reference_dot(q, k + ((uint64_t)j * s.n_kv_heads + kv_head) * dim, dim);
         score[j] = scale * dot.value;
-        wrong[j] = scale * dot.magnitude * score_ulps;
+        wrong[j] =
+            scale * (dot.magnitude * score_ulps + (s.in_halves ? reference_half_bound(dot, q, dim) / OP_EPS : 0));
         best = fmax(best, score[j]);
     }
     for (uint32_t j = first; j < n; j++) {
-        wrong[j] += 3 + 2.5 * (best - score[j]) + 3.5 * (steps + merges);
+        wrong[j] += 3 + 2.5 * (best - score[j]) + 3.5 * (steps + merges) + half;
         score[j] = exp(score[j] - best);
         sum += score[j];
         sum_wrong += score[j] * wrong[j];
     }
-    const double numerator = (1 + in_split + merges * s.n_splits) * 0.5;
-    const double denominator = (8 + 8 * steps + merges * s.n_splits) * 0.5 + sum_wrong / sum + 2.5;
+    const double numerator = (1 + in_split + merges * s.n_splits) * (s.in_halves ? 1 : 0.5) + half;
+    const double denominator =
+        (8 + 8 * steps + merges * s.n_splits) * 0.5 + (sum_wrong + n * tiny / OP_EPS) / sum + 2.5;
+    const double second_order = OP_SECOND_ORDER / (1 - denominator * OP_EPS);
     for (uint32_t d = 0; d < dim; d++) {
         double value = 0, error = 0, flushed = 0;
         for (uint32_t j = first; j < n; j++) {
             const double term = score[j] / sum * (double)v[((uint64_t)j * s.n_kv_heads + kv_head) * dim + d];
             value += term;
             error += fabs(term) * (wrong[j] + numerator);
-            flushed += (double)FLT_MIN * (1 + fabs((double)v[((uint64_t)j * s.n_kv_heads + kv_head) * dim + d]));
+            flushed += ((double)FLT_MIN + tiny / sum) *
+                       (1 + fabs((double)v[((uint64_t)j * s.n_kv_heads + kv_head) * dim + d]));
         }
         y[d].value = value;
-        y[d].bound = (error + fabs(value) * denominator) * OP_EPS * OP_SECOND_ORDER + flushed;
+        y[d].bound = (error + fabs(value) * denominator) * OP_EPS * second_order + flushed;
     }
 }
 

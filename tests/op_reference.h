@@ -45,6 +45,7 @@ void reference_route(uint32_t *ids, struct bounded *probs, const float *logits, 
 
 struct attention_shape {
     uint32_t n_heads, n_kv_heads, head_dim, n_past, n_splits, window;
+    bool in_halves; /* the kernel rounds q, k, v and the weights to half precision, and sums on matrix units */
 };
 
 /* One head of token t: y[head_dim]. k and v are (positions, n_kv_heads, head_dim), as the kernel sees them. */

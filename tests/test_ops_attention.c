@@ -14,10 +14,17 @@
 
 enum { SPARE_POSITIONS = 70 };
 
+static enum family family_of(struct attention_case c)
+{
+    return op_attention_family(c.n, c.n_splits, (struct heads){.n = c.n_heads, .n_kv = c.n_kv_heads});
+}
+
 /* Returns the result, which the next case overwrites. */
 static struct tensor check_case(struct op_judge *j, struct op_device *d, struct attention_case c, enum sc_type type,
                                 uint64_t seed)
 {
+    const enum family family = family_of(c);
+    const bool in_halves = variant_of(d->gpu, family, type, 0, 0)->rounding == ROUNDS_TO_F16;
     op_case(j, d, seed, "%s cache, %u heads on %u of %u, %u tokens after %u, %u splits, sigma %g, window %u",
             sc_type_name(type), c.n_heads, c.n_kv_heads, c.head_dim, c.n, c.n_past, c.n_splits, (double)c.sigma,
             c.window);
@@ -39,7 +46,8 @@ static struct tensor check_case(struct op_judge *j, struct op_device *d, struct 
         op_writes(d, partial);
     op_judge_run(j, d);
 
-    const struct attention_shape shape = {c.n_heads, c.n_kv_heads, c.head_dim, c.n_past, c.n_splits, c.window};
+    const struct attention_shape shape = {c.n_heads,  c.n_kv_heads, c.head_dim, c.n_past,
+                                          c.n_splits, c.window,     in_halves};
     struct bounded want[256];
     for (uint32_t t = 0; t < c.n; t++)
         for (uint32_t head = 0; head < h.n; head++) {
@@ -53,30 +61,47 @@ static struct tensor check_case(struct op_judge *j, struct op_device *d, struct 
     return y;
 }
 
-static void check_type(struct op_device *d, enum sc_type type)
+/* Of other types than f16, variants that the device would not take unasked compute every second case: to compile them
+ * takes longest. */
+static bool takes_case(const struct op_device *d, enum family family, uint32_t variant, enum sc_type type,
+                       size_t number)
 {
+    uint32_t first = 0;
+    while (!variant_is_usable(d->gpu, family, first, type))
+        first++;
+    return variant == first || type == SC_F16 || (uint32_t)number % 2 == variant % 2;
+}
+
+static void check_variant(struct op_device *d, enum family family, uint32_t variant, enum sc_type type)
+{
+    const struct variant *v = op_use_variant(d, family, variant, type);
     struct op_judge judge = {0};
-    for (size_t i = 0; i < op_n_attention_cases; i++)
-        if (op_kv_has_heads(type, op_attention_cases[i].head_dim))
+    for (size_t i = 0; v && i < op_n_attention_cases; i++)
+        if (family_of(op_attention_cases[i]) == family && op_kv_has_heads(type, op_attention_cases[i].head_dim) &&
+            takes_case(d, family, variant, type, i))
             (void)check_case(&judge, d, op_attention_cases[i], type, 1 + i);
-    op_judge_report(&judge, "attention, %s cache, %s broadcasts", sc_type_name(type),
-                    d->gpu->info.has_ballot ? "with" : "without");
+    if (v)
+        op_judge_report(&judge, "%s, %s, %s cache", family_names[family], v->name, sc_type_name(type));
+    d->gpu->choices.forced[family] = 0;
 }
 
-static void test_types(void **state)
+static void check_family(struct op_device *d, enum family family)
 {
-    for (uint32_t t = 0; t < OP_N_KV_TYPES; t++)
-        check_type(*state, op_kv_types[t]);
+    uint32_t n;
+    (void)family_variants(family, &n);
+    for (uint32_t variant = 0; variant < n; variant++)
+        for (uint32_t t = 0; t < OP_N_KV_TYPES; t++)
+            check_variant(d, family, variant, op_kv_types[t]);
 }
 
-/* What processors run otherwise: the kernels of GPUs. Of one type only, since compiling them takes longest. */
-static void test_without_broadcasts(void **state)
+static void test_few(void **state)
 {
-    struct op_device *d = *state;
-    const bool has_ballot = d->gpu->info.has_ballot;
-    d->gpu->info.has_ballot = false;
-    check_type(d, SC_F16);
-    d->gpu->info.has_ballot = has_ballot;
+    check_family(*state, FAMILY_ATTENTION);
+}
+
+static void test_many(void **state)
+{
+    check_family(*state, FAMILY_ATTENTION_MANY);
 }
 
 /* The result of a case, to be freed; *n_dispatches: into how many it was cut where so much work was wanted of each. */
@@ -149,9 +174,8 @@ static void test_deep(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),        cmocka_unit_test(test_without_broadcasts),
-        cmocka_unit_test(test_every_length), cmocka_unit_test(test_sharp),
-        cmocka_unit_test(test_deep),         cmocka_unit_test(test_bits_of_cuts),
+        cmocka_unit_test(test_few),   cmocka_unit_test(test_many), cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_sharp), cmocka_unit_test(test_deep), cmocka_unit_test(test_bits_of_cuts),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }

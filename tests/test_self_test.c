@@ -49,10 +49,14 @@ static VkResult VKAPI_CALL create_module(VkDevice d, const VkShaderModuleCreateI
 static bool is_wrong(const VkComputePipelineCreateInfo *info)
 {
     const VkSpecializationInfo *s = info->stage.pSpecializationInfo;
-    for (uint32_t i = 0; i < driver.n_wrong; i++)
-        if (driver.wrong[i].kernel == driver.kernel &&
-            memcmp(driver.wrong[i].constants, s->pData, sizeof driver.wrong[i].constants) == 0)
+    for (uint32_t i = 0; i < driver.n_wrong; i++) {
+        const struct program *wrong = &driver.wrong[i];
+        uint32_t constants[N_CONSTANTS];
+        memcpy(constants, s->pData, sizeof constants);
+        constants[CONSTANT_HEAD_DIM] = wrong->constants[CONSTANT_HEAD_DIM]; /* for any */
+        if (wrong->kernel == driver.kernel && memcmp(wrong->constants, constants, sizeof constants) == 0)
             return true;
+    }
     return false;
 }
 
@@ -119,7 +123,8 @@ static void make_wrong(const struct gpu *gpu, enum family family, uint32_t varia
 
 /* ---- tests ---- */
 
-static const enum sc_type types[] = {SC_F32, SC_Q4_0, SC_Q6_K};
+/* In turn; of weights, and of caches. */
+static const enum sc_type types[] = {SC_F32, SC_Q4_0, SC_Q6_K}, cache_types[] = {SC_F16, SC_Q8_0, SC_F16};
 
 static struct gpu *open_gpu(void)
 {
@@ -151,7 +156,7 @@ static void test_every_variant(void **state)
     struct gpu *gpu = open_gpu();
     for (enum family family = 0; family < N_FAMILIES; family++)
         for (uint32_t i = (family_variants(family, &n), 0); i < n; i++) {
-            const enum sc_type type = types[n_tested % 3];
+            const enum sc_type type = (family_has_cache(family) ? cache_types : types)[n_tested % 3];
             const char *name = family_variants(family, &n)[i].name;
             if (!variant_is_usable(gpu, family, i, type))
                 continue;
@@ -198,19 +203,39 @@ static uint32_t first_variant(const struct gpu *gpu, enum family family, enum sc
 }
 
 static const struct model_spec spec = {.type = "q8_0", .d = 64, .ff = 96, .n_ctx = 24, .seed = 9};
-static const enum sc_type model_type = SC_Q8_0;
 
-/* A model on a driver that is wrong about what it would take first: one warning, and the right answers all the same. */
+/* Of the model's weights and cache. */
+static enum sc_type type_for(enum family family)
+{
+    return family_has_cache(family) ? SC_F32 : SC_Q8_0;
+}
+
+/* Families that would take it first. */
+static uint32_t n_with_kernel(const struct gpu *gpu, enum kernel kernel)
+{
+    uint32_t n, n_families = 0;
+    for (enum family family = 0; family < N_FAMILIES; family++)
+        n_families += family_variants(family, &n)[first_variant(gpu, family, type_for(family))].kernel == kernel;
+    return n_families;
+}
+
+/* A model on a driver that is wrong about what it would take first: one warning for each family, and the right answers
+ * all the same. */
 static void check_next_rung(bool refuses)
 {
     struct trial t;
     trial_init(&t, refuses ? "refused" : "wrong", &spec, 24);
-    for (enum family family = FAMILY_MATVEC; family <= FAMILY_MATMUL; family++) {
+    static const enum family families[] = {FAMILY_MATVEC, FAMILY_MATMUL_FEW, FAMILY_MATMUL, FAMILY_ATTENTION,
+                                           FAMILY_ATTENTION_MANY};
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         uint32_t n;
         struct gpu *gpu = open_gpu();
-        const uint32_t first = first_variant(gpu, family, model_type);
+        const enum family family = families[i];
+        const enum sc_type type = type_for(family);
+        const uint32_t first = first_variant(gpu, family, type);
+        const uint32_t n_wrong = n_with_kernel(gpu, family_variants(family, &n)[first].kernel);
         const bool has_another = first + 1 < (family_variants(family, &n), n);
-        make_wrong(gpu, family, first, model_type);
+        make_wrong(gpu, family, first, type);
         gpu_destroy(gpu);
         driver.refusal = refuses ? VK_ERROR_UNKNOWN : VK_SUCCESS;
         heard.n_warnings = 0;
@@ -225,9 +250,9 @@ static void check_next_rung(bool refuses)
         }
         if (!engine)
             fail_msg("%s", e.text);
-        assert_int_equal(heard.n_warnings, 1);
+        assert_int_equal(heard.n_warnings, n_wrong);
         assert_non_null(strstr(heard.last, family_variants(family, &n)[first].name));
-        assert_ptr_not_equal(variant_of(engine->gpu, family, model_type, 64, 64), &family_variants(family, &n)[first]);
+        assert_ptr_not_equal(variant_of(engine->gpu, family, type, 64, 64), &family_variants(family, &n)[first]);
         struct sc_session *session = trial_session(&t, engine);
         trial_eval(&t, session, 20);
         trial_decode(&t, session, 4);

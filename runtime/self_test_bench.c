@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "self_test_bench.h"
+
+#include <string.h>
+
+#include "random_blocks.h"
+
+enum { GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20 };
+
+bool bench_init(struct bench *b, struct gpu *gpu, struct sc_error *e)
+{
+    *b = (struct bench){.gpu = gpu, .seed = 1};
+    if (!commands_init(&b->commands, gpu, e) ||
+        !buffer_init(gpu, &b->memory, MEMORY_READBACK, BENCH_BYTES, "the self-test", e))
+        return false;
+    commands_begin(&b->commands, false);
+    return true;
+}
+
+void bench_finish(struct bench *b)
+{
+    b->gpu->vk.vkDeviceWaitIdle(b->gpu->device);
+    commands_finish(&b->commands);
+    buffer_finish(b->gpu, &b->memory);
+}
+
+struct tensor bench_lay(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols)
+{
+    struct tensor t = {.address = b->memory.address + b->used, .type = type, .rows = rows, .cols = cols};
+    const uint64_t bytes = (tensor_size_bytes(&t) + 15) / 16 * 16 + GUARD_BYTES;
+    memset((uint8_t *)b->memory.mapped + b->used, POISON, bytes);
+    b->used += bytes;
+    return t;
+}
+
+void *bench_host(const struct bench *b, struct tensor t)
+{
+    return (uint8_t *)b->memory.mapped + (t.address - b->memory.address);
+}
+
+struct tensor bench_lay_random(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols, float sigma)
+{
+    const struct tensor t = bench_lay(b, type, rows, cols);
+    random_blocks(bench_host(b, t), type, (size_t)rows * (cols / sc_type_info(type)->block_size), sigma, &b->seed);
+    return t;
+}
+
+bool bench_is_guarded(const struct bench *b, struct tensor t)
+{
+    const uint8_t *guard = (const uint8_t *)bench_host(b, t) + tensor_size_bytes(&t);
+    for (uint32_t i = 0; i < GUARD_BYTES; i++)
+        if (guard[i] != POISON)
+            return false;
+    return true;
+}
+
+bool bench_run(struct bench *b, struct sc_error *e)
+{
+    struct commands *list = &b->commands;
+    uint64_t value = 0;
+    return commands_end(list, e) && gpu_submit(b->gpu, &list, 1, &value, e) && gpu_wait(b->gpu, value, e);
+}

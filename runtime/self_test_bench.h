@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the self-tests of all families compute with: memory that the host and the device see, and a stream. */
+#ifndef SCORIA_SELF_TEST_BENCH_H
+#define SCORIA_SELF_TEST_BENCH_H
+
+#include "ops.h"
+
+struct bench {
+    struct gpu *gpu;
+    struct commands commands;
+    struct buffer memory;
+    uint64_t used;
+    uint64_t seed; /* of what is random */
+};
+
+bool bench_init(struct bench *b, struct gpu *gpu, struct sc_error *e) SC_CHECK;
+void bench_finish(struct bench *b); /* accepts a struct whose bench_init failed; waits for the device */
+
+/* Poisoned memory for a matrix, with a guard behind it; and the same with random blocks. */
+struct tensor bench_lay(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols);
+struct tensor bench_lay_random(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols, float sigma);
+
+/* What the host sees of it. */
+void *bench_host(const struct bench *b, struct tensor t);
+
+/* Whether nothing was written behind it. */
+bool bench_is_guarded(const struct bench *b, struct tensor t);
+
+/* Runs what is recorded and waits. */
+bool bench_run(struct bench *b, struct sc_error *e) SC_CHECK;
+
+/* ---- self_test_attention.c ---- */
+
+/* As the tests in self_test.c: attention, of few queries or many, over a cache of this type. */
+bool self_test_attention(struct bench *b, enum family family, const struct variant *v, enum sc_type type,
+                         bool *is_right, struct sc_error *e) SC_CHECK;
+
+#endif
