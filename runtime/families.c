@@ -186,12 +186,14 @@ static const struct variant matmul[] = {
     .constants = {[CONSTANT_FRAGMENTS] = (32 / size) * (64 / size) * lanes / 128, [CONSTANT_HEAD_DIM] = 128}, \
     .tile_rows = 32, .rounding = ROUNDS_TO_F16
 
+enum { NEEDS_OF_CM = NEEDS_FP16 | NEEDS_32_KIB };
+
 static const struct variant attention[] = {ATTENTION_BROADCAST, ATTENTION};
 static const struct variant attention_many[] = {
     ATTENTION_BROADCAST,
-    {.name = "matrices of 16, 32 lanes", ATTENTION_CM(16, 32), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
-    {.name = "matrices of 16, 64 lanes", ATTENTION_CM(16, 64), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
-    {.name = "matrices of 8, 8 lanes", ATTENTION_CM(8, 8), .needs = NEEDS_FP16 | NEEDS_MATRIX_8X8X8},
+    {.name = "matrices of 16, 32 lanes", ATTENTION_CM(16, 32), .needs = NEEDS_OF_CM | NEEDS_MATRIX_16X16X16},
+    {.name = "matrices of 16, 64 lanes", ATTENTION_CM(16, 64), .needs = NEEDS_OF_CM | NEEDS_MATRIX_16X16X16},
+    {.name = "matrices of 8, 8 lanes", ATTENTION_CM(8, 8), .needs = NEEDS_OF_CM | NEEDS_MATRIX_8X8X8},
     {.name = "tiles of 32",
      .kernel = KERNEL_ATTENTION_TILE_F32,
      .constants = {[CONSTANT_HEAD_DIM] = 128},
@@ -242,6 +244,7 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
          "cooperative matrices of 16 x 16 x 16, which this driver lacks"},
         {NEEDS_MATRIX_8X8X8, d->matrix_shapes & SC_MATRIX_8X8X8,
          "cooperative matrices of 8 x 8 x 8, which this driver lacks"},
+        {NEEDS_32_KIB, d->shared_bytes >= 32 << 10, "32 KiB of shared memory, which this device lacks"},
         {NEEDS_MATRIX_2, d->has_matrix_2, "cooperative matrices of workgroups, which this driver or program lacks"},
     };
     for (uint32_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)

@@ -39,6 +39,7 @@ enum need {
     NEEDS_MATRIX_16X16X16 = 1 << 6,
     NEEDS_MATRIX_8X8X8 = 1 << 7,
     NEEDS_MATRIX_2 = 1 << 8,
+    NEEDS_32_KIB = 1 << 9, /* of shared memory */
 };
 
 /* What a variant rounds activations to before it multiplies them. It is only taken where that is allowed. */
