@@ -49,6 +49,12 @@ static double peak_percent(const struct sc_kernel_result *r)
     return 100 * r->bytes / r->seconds / peak;
 }
 
+/* What was not measured has no such figure. */
+static json_t *figure(const struct sc_kernel_result *r, double value)
+{
+    return r->failure ? json_null() : json_number(value);
+}
+
 static json_t *to_json(const struct sc_device_info *device, const struct sc_kernel_result *r)
 {
     json_t *row = json_object();
@@ -61,12 +67,13 @@ static json_t *to_json(const struct sc_device_info *device, const struct sc_kern
     json_put(row, "size", json_word(r->size));
     json_put(row, "variant", *r->variant ? json_word(r->variant) : json_null());
     json_put(row, "n_tokens", json_count(r->n_tokens));
-    json_put(row, "seconds", json_number(r->seconds));
+    json_put(row, "failure", r->failure ? json_word(r->failure) : json_null());
+    json_put(row, "seconds", figure(r, r->seconds));
     json_put(row, "bytes", json_number(r->bytes));
     json_put(row, "flop", json_number(r->flop));
-    json_put(row, "gb_per_s", json_number(r->bytes / r->seconds * 1e-9));
-    json_put(row, "peak_percent", json_number(peak_percent(r)));
-    json_put(row, "gflop_per_s", json_number(r->flop / r->seconds * 1e-9));
+    json_put(row, "gb_per_s", figure(r, r->bytes / r->seconds * 1e-9));
+    json_put(row, "peak_percent", figure(r, peak_percent(r)));
+    json_put(row, "gflop_per_s", figure(r, r->flop / r->seconds * 1e-9));
     json_put(row, "read_gb_per_s", json_number(r->read_rate * 1e-9));
     json_put(row, "copy_gb_per_s", json_number(r->copy_rate * 1e-9));
     json_put(row, "by_device_clock", json_boolean(r->by_device_clock));
@@ -87,6 +94,11 @@ static bool add_row(void *user, const struct sc_device_info *device, const struc
 
     if (t->format == FORMAT_JSON) {
         json_array_append_new(t->list, to_json(device, r));
+        return !interrupt_requested();
+    }
+    if (r->failure) {
+        terminal_note("left out: %s %s, %s, %" PRIu32 " tokens: %s", r->op, r->type, r->variant, r->n_tokens,
+                      r->failure);
         return !interrupt_requested();
     }
     if (!t->has_rows)

@@ -13,7 +13,7 @@ static const double REPETITION_SECONDS = 0.01,                       /* in which
     CASE_SECONDS = 1, LONGEST_SECONDS = 5;
 static const uint32_t DEPTHS[] = {0, 4096, 16384, 32768};
 static const uint32_t N_TOKENS[] = {1, 16, 512};
-static const enum sc_type TYPES[] = {SC_Q4_K, SC_Q6_K, SC_Q8_0};
+static const enum sc_type TYPES[] = {SC_Q4_K, SC_Q6_K, SC_Q8_0}, CACHE_TYPES[] = {SC_F16, SC_Q8_0};
 
 struct bench {
     struct sc_kernel_bench_params p; /* the defaults filled in */
@@ -114,21 +114,25 @@ static void record_case(struct bench *b, const void *what, uint32_t repeats)
     kernel_trials_record(&b->trials, c->op, &c->trial, repeats);
 }
 
+/* A driver may refuse a kernel: that is told in the place of its times, and the others are measured. */
 static bool measure_case(struct bench *b, const struct kernel_op *op, const struct kernel_trial *trial,
                          const char *variant, double *flops, struct sc_error *e)
 {
     struct one_case c = {.op = op, .trial = *trial};
-    double seconds;
-    if (!kernel_trials_prepare(&b->trials, op, &c.trial, e) || !time_it(b, record_case, &c, &seconds, e))
-        return false;
+    struct sc_error failure = {0};
+    double seconds = 0;
+    if (!kernel_trials_prepare(&b->trials, op, &c.trial, &failure) || !time_it(b, record_case, &c, &seconds, &failure))
+        if (failure.code != SC_UNSUPPORTED)
+            return sc_fail(e, failure.code, "%s", failure.text);
     kernel_measure(op, &c.trial);
-    *flops = c.trial.flop / seconds;
+    *flops = seconds > 0 ? c.trial.flop / seconds : 0;
     const struct sc_kernel_result r = {
         .shape = trial->shape->name,
         .op = op->name,
         .type = op->weights == WEIGHTS_NONE ? "" : sc_type_info((uint32_t)trial->type)->name,
         .size = c.trial.size,
         .variant = variant,
+        .failure = failure.code ? failure.text : NULL,
         .n_tokens = trial->n,
         .seconds = seconds,
         .bytes = c.trial.bytes,
@@ -187,7 +191,7 @@ static bool has_columns(const struct kernel_shape *s, enum sc_type type)
     return s->n_embd % block == 0 && s->n_ff % block == 0;
 }
 
-/* Those operations that take weights of this type; WEIGHTS_F32 includes those without weights. */
+/* Those operations whose weights, or cache, are of this type; with F32 those that have none. */
 static bool measure_type(struct bench *b, const struct kernel_shape *s, enum kernel_weights weights, enum sc_type type,
                          struct sc_error *e)
 {
@@ -198,8 +202,8 @@ static bool measure_type(struct bench *b, const struct kernel_shape *s, enum ker
     if (!kernel_trials_fill(&b->trials, type, e))
         return false;
     for (size_t i = 0; i < n_ops; i++)
-        if ((ops[i].weights == WEIGHTS_TYPED) == (weights == WEIGHTS_TYPED) && ops[i].is_in(s) &&
-            !measure_op(b, &ops[i], s, type, e))
+        if ((ops[i].weights == weights || (ops[i].weights == WEIGHTS_NONE && weights == WEIGHTS_F32)) &&
+            ops[i].is_in(s) && !measure_op(b, &ops[i], s, type, e))
             return false;
     return true;
 }
@@ -218,6 +222,9 @@ static bool measure(struct bench *b, struct sc_error *e)
             continue;
         if (!measure_type(b, &shapes[i], WEIGHTS_F32, SC_F32, e))
             return false;
+        for (size_t t = 0; t < sizeof(CACHE_TYPES) / sizeof(CACHE_TYPES[0]); t++)
+            if (!measure_type(b, &shapes[i], WEIGHTS_CACHE, CACHE_TYPES[t], e))
+                return false;
         for (size_t t = 0; t < b->p.n_types; t++)
             if (!measure_type(b, &shapes[i], WEIGHTS_TYPED, b->p.types[t], e))
                 return false;

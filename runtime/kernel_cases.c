@@ -101,10 +101,10 @@ static struct heads heads(const struct kernel_shape *s)
     return (struct heads){.n = s->n_heads, .n_kv = s->n_kv_heads, .dim = s->head_dim, .n_rot = s->head_dim};
 }
 
-static struct kv_cache cache(struct kernel_trial *t, uint32_t n_ctx)
+static struct kv_cache cache(struct kernel_trial *t, enum sc_type type, uint32_t n_ctx)
 {
-    const uint32_t cols = t->shape->n_kv_heads * t->shape->head_dim;
-    return (struct kv_cache){.k = value_of(t, SC_F16, n_ctx, cols), .v = value_of(t, SC_F16, n_ctx, cols)};
+    const uint32_t cols = kv_cols(type, t->shape->n_kv_heads * t->shape->head_dim);
+    return (struct kv_cache){.k = value_of(t, type, n_ctx, cols), .v = value_of(t, type, n_ctx, cols)};
 }
 
 /* ---- the operations ---- */
@@ -166,7 +166,7 @@ static void record_qkv(struct kernel_trial *t)
                                 matrix(t, kv_rows, s->n_embd)};
     const struct tensor q = value(t, 1, h.n * h.dim), x = value(t, 1, s->n_embd), angles = value(t, 1, h.n_rot);
     t->family = FAMILY_QKV;
-    op_qkv(t->commands, cache(t, 1), q, none, none, w, x, norm_of(t), angles, t->step, h);
+    op_qkv(t->commands, cache(t, SC_F16, 1), q, none, none, w, x, norm_of(t), angles, t->step, h);
     describe(t, h.n * h.dim + 2 * kv_rows, s->n_embd);
 }
 
@@ -185,7 +185,7 @@ static void record_rope_store(struct kernel_trial *t)
     const struct heads h = heads(t->shape);
     const struct tensor q = value(t, t->n, h.n * h.dim), k = value(t, t->n, h.n_kv * h.dim),
                         v = value(t, t->n, h.n_kv * h.dim), angles = value(t, t->n, h.n_rot);
-    op_rope_store(t->commands, cache(t, t->n), q, k, v, angles, t->step, h);
+    op_rope_store(t->commands, cache(t, t->type, t->n), q, k, v, angles, t->step, h);
     describe(t, t->n, q.cols);
 }
 
@@ -194,7 +194,7 @@ static void record_attention(struct kernel_trial *t)
     const struct heads h = heads(t->shape);
     const uint32_t pieces = t->n < ATTENTION_MAX_PIECES ? ATTENTION_MAX_PIECES / t->n : 1;
     const struct tensor y = value(t, t->n, h.n * h.dim), q = value(t, t->n, h.n * h.dim);
-    const struct kv_cache kv = cache(t, t->depth + t->n);
+    const struct kv_cache kv = cache(t, t->type, t->depth + t->n);
     const double bytes = t->bytes; /* what the pieces leave behind could be avoided */
     const struct tensor partial = value(t, t->n * h.n * pieces, h.dim + 4);
     t->bytes = bytes;
@@ -315,8 +315,8 @@ static const struct kernel_op ops[] = {
     {"qkv", WEIGHTS_TYPED, false, 1, 1, everywhere, record_qkv},
     {"attn_q", WEIGHTS_TYPED, false, 2, MANY, everywhere, record_attn_q},
     {"attn_k", WEIGHTS_TYPED, false, 2, MANY, everywhere, record_attn_k},
-    {"rope_store", WEIGHTS_NONE, false, 2, MANY, everywhere, record_rope_store},
-    {"attention", WEIGHTS_NONE, true, 1, MANY, everywhere, record_attention},
+    {"rope_store", WEIGHTS_CACHE, false, 2, MANY, everywhere, record_rope_store},
+    {"attention", WEIGHTS_CACHE, true, 1, MANY, everywhere, record_attention},
     {"attn_output", WEIGHTS_TYPED, false, 1, MANY, everywhere, record_attn_output},
     {"router", WEIGHTS_F32, false, 1, 1, in_mixtures, record_fused_router},
     {"router", WEIGHTS_F32, false, 2, MANY, in_mixtures, record_router},

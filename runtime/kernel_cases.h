@@ -24,7 +24,7 @@ enum { KERNEL_MAX_VALUES = 10, KERNEL_MAX_TOKENS = 4096, KERNEL_MAX_TABLES = 64 
 struct kernel_trial {
     struct commands *commands;
     const struct kernel_shape *shape;
-    enum sc_type type;               /* of the weights */
+    enum sc_type type;               /* of the weights, or of the cache */
     uint32_t n;                      /* tokens */
     uint32_t depth;                  /* attention: tokens in the cache before these */
     uint32_t n_hit;                  /* different experts that the tokens chose */
@@ -44,11 +44,12 @@ struct kernel_trial {
     enum family family;    /* N_FAMILIES: none does */
 };
 
-enum kernel_weights { WEIGHTS_NONE, WEIGHTS_F32, WEIGHTS_TYPED };
+/* What the trial's type is of: nothing, the weights (F32: of that type only), the KV cache. */
+enum kernel_weights { WEIGHTS_NONE, WEIGHTS_F32, WEIGHTS_TYPED, WEIGHTS_CACHE };
 
 struct kernel_op {
     const char *name;
-    enum kernel_weights weights; /* TYPED: of any type; the trial's type is what they are */
+    enum kernel_weights weights;
     bool has_depth;
     uint32_t least, most; /* tokens */
     bool (*is_in)(const struct kernel_shape *s);

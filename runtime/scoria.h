@@ -64,8 +64,10 @@ bool sc_device_find(const char *device, struct sc_device_info *info, struct sc_e
 
 /* What one operation takes at a model's shape, each run waiting for the one before it and with other weights. */
 struct sc_kernel_result {
-    const char *shape, *op, *type, *size; /* "8x7b", "attn_q", "q4_k" or "" without weights, "4096 x 4096"; borrowed */
-    const char *variant;                  /* of the kernel; "": there is one only */
+    const char *shape, *op, *size; /* "8x7b", "attn_q", "4096 x 4096"; borrowed, as all texts here */
+    const char *type;              /* of the weights, or of the KV cache: "q4_k"; "": there are none */
+    const char *variant;           /* of the kernel; "": there is one only */
+    const char *failure;           /* NULL; else why there are no times: the driver does not compile it */
     uint32_t n_tokens;
     double seconds;              /* the median of the repetitions */
     double bytes, flop;          /* that it has to move and to compute; 0 flop: hardly any */

@@ -15,19 +15,50 @@
 
 enum { MAX_ROWS = 200 };
 
+/* ---- the driver: the linker sends volk's loader through here ---- */
+
+void __real_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
+void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device);
+
+static struct {
+    PFN_vkCreateComputePipelines create;
+    uint32_t n_created, refused; /* the pipeline of this number, from 1 on */
+} driver;
+
+static VKAPI_ATTR VkResult VKAPI_CALL create_pipelines(VkDevice device, VkPipelineCache cache, uint32_t n,
+                                                       const VkComputePipelineCreateInfo *infos,
+                                                       const VkAllocationCallbacks *allocator, VkPipeline *pipelines)
+{
+    return ++driver.n_created == driver.refused ? VK_ERROR_UNKNOWN
+                                                : driver.create(device, cache, n, infos, allocator, pipelines);
+}
+
+void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device)
+{
+    __real_volkLoadDeviceTable(table, device);
+    driver.create = table->vkCreateComputePipelines;
+    table->vkCreateComputePipelines = create_pipelines;
+}
+
+/* ---- tests ---- */
+
 struct seen {
     struct {
         char op[24], type[8];
         uint32_t n;
     } rows[MAX_ROWS];
-    size_t n, stop_after;
+    size_t n, n_failures, stop_after;
 };
 
 static bool see(void *user, const struct sc_device_info *device, const struct sc_kernel_result *r)
 {
     struct seen *s = user;
-    if (!(r->seconds > 0) || !isfinite(r->seconds) || !(r->bytes > 0) || !(r->flop >= 0) || !(r->read_rate > 0) ||
-        !(r->copy_rate > 0) || !device->name[0] || strcmp(r->shape, "tiny") != 0 || !r->size[0])
+    if (r->failure) {
+        assert_non_null(strstr(r->failure, "compile"));
+        s->n_failures++;
+    } else if (!(r->seconds > 0) || !isfinite(r->seconds) || !(r->bytes > 0) || !(r->flop >= 0) ||
+               !(r->read_rate > 0) || !(r->copy_rate > 0) || !device->name[0] || strcmp(r->shape, "tiny") != 0 ||
+               !r->size[0])
         fail_msg("%s %s, %s, n %u: %g s, %g bytes, %g operations", r->op, r->type, r->size, r->n_tokens, r->seconds,
                  r->bytes, r->flop);
     assert_true(s->n < MAX_ROWS);
@@ -76,11 +107,13 @@ static void test_every_operation_is_measured(void **state)
         const struct kernel_op *op = &ops[i / 4];
         const uint32_t n = n_tokens[i % 2];
         const enum sc_type type = types[i / 2 % 2];
-        if (!op->is_in(tiny) || n < op->least || n > op->most || (op->weights != WEIGHTS_TYPED && type != types[0]))
+        const bool has_two = op->weights == WEIGHTS_TYPED || op->weights == WEIGHTS_CACHE;
+        if (!op->is_in(tiny) || n < op->least || n > op->most || (!has_two && type != types[0]))
             continue;
-        const char *name = op->weights == WEIGHTS_TYPED ? sc_type_info((uint32_t)type)->name
-                           : op->weights == WEIGHTS_F32 ? "f32"
-                                                        : "";
+        const char *name = op->weights == WEIGHTS_TYPED   ? sc_type_info((uint32_t)type)->name
+                           : op->weights == WEIGHTS_CACHE ? (type == types[0] ? "f16" : "q8_0")
+                           : op->weights == WEIGHTS_F32   ? "f32"
+                                                          : "";
         if (!has(&seen, op->name, name, n))
             fail_msg("%s %s with %u tokens was not measured", op->name, name, n);
         n_wanted++;
@@ -102,6 +135,30 @@ static void test_variants_are_measured_one_by_one(void **state)
     for (size_t i = 0; i < seen.n; i++)
         n += strcmp(seen.rows[i].op, "attn_output") == 0;
     assert_true(n >= 4); /* 8, 16, 32 and 64 lanes a row run on every device */
+    assert_int_equal(seen.n_failures, 0);
+}
+
+/* One kernel that does not compile costs its own row, no other. */
+static void test_a_refused_kernel_is_left_out(void **state)
+{
+    static struct seen all, seen;
+    struct sc_error e = {0};
+    struct sc_kernel_bench_params p = params_of(&all);
+    (void)state;
+    p.n_types = p.n_n_tokens = 1;
+    p.all_variants = true;
+    driver.n_created = 0;
+    if (!sc_kernel_bench(&p, &e))
+        fail_msg("%s", e.text);
+    driver.refused = driver.n_created; /* the last one */
+    driver.n_created = 0;
+    p.user = &seen;
+    const bool ok = sc_kernel_bench(&p, &e);
+    driver.refused = 0;
+    if (!ok)
+        fail_msg("%s", e.text);
+    assert_int_equal(seen.n_failures, 1);
+    assert_int_equal(seen.n, all.n);
 }
 
 static void test_it_stops_when_told_to(void **state)
@@ -229,9 +286,10 @@ static void test_experts_compute_every_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_operation_is_measured),   cmocka_unit_test(test_variants_are_measured_one_by_one),
-        cmocka_unit_test(test_it_stops_when_told_to),         cmocka_unit_test(test_wrong_parameters_are_told),
-        cmocka_unit_test(test_counts_are_those_of_the_model), cmocka_unit_test(test_experts_compute_every_row),
+        cmocka_unit_test(test_every_operation_is_measured),  cmocka_unit_test(test_variants_are_measured_one_by_one),
+        cmocka_unit_test(test_a_refused_kernel_is_left_out), cmocka_unit_test(test_it_stops_when_told_to),
+        cmocka_unit_test(test_wrong_parameters_are_told),    cmocka_unit_test(test_counts_are_those_of_the_model),
+        cmocka_unit_test(test_experts_compute_every_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
