@@ -30,13 +30,16 @@ struct in_flight {
     uint32_t first, end;
 };
 
-/* Makes room for experts of this layer by giving up those of layers in flight. Returns how many can be had at once. */
+/*
+ * Makes room for experts of this layer by giving up those of layers in flight: of all but the one before, which
+ * computes while this one's are copied, and of that too if it must be. Returns how many can be had at once.
+ */
 static uint32_t make_room(struct pass *p, struct in_flight *f, uint32_t layer, uint32_t *ids, uint32_t n_ids)
 {
     struct sc_engine *engine = p->engine;
     struct experts *x = &engine->model.experts;
     uint32_t n = experts_wave(x, layer, ids, n_ids);
-    for (; n < n_ids && f->first < f->end; n = experts_wave(x, layer, ids, n_ids)) {
+    for (; f->first < f->end && (n < n_ids || f->first + 1 < layer); n = experts_wave(x, layer, ids, n_ids)) {
         upload_after(&engine->upload, p->computed[f->first]);
         experts_release(x, f->first++);
     }

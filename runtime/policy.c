@@ -9,7 +9,7 @@ static const float DECAY = 0.99f;      /* of a use's worth with every token */
 static const float FORGOTTEN = 0.001f; /* worth as much as never used */
 static const float PROMPT_USES = 4;
 static const float ADVANTAGE = 1.25f;            /* times as valuable as the one whose place it takes */
-static const uint64_t LATER = (uint64_t)1 << 32; /* above all that policy_worth tells: a prompt has yet to come to it */
+static const uint64_t LATER = (uint64_t)1 << 32; /* more than any policy_worth: a prompt has yet to come to its layer */
 enum { PROMPT_LAYERS = 2 };
 
 bool policy_init(struct policy *p, uint32_t n_layers, uint32_t n_experts, uint32_t n_slots, struct sc_error *e)
@@ -80,7 +80,8 @@ static void rank(struct policy *p, uint32_t index)
 {
     const uint32_t slot = p->slot_of[index];
     const bool is_victim = slot != POLICY_NONE && !p->held[slot] && (p->open[slot] || p->n_to_open);
-    const uint64_t later = p->is_prompt && index / p->n_experts > p->layer ? LATER : 0;
+    const uint32_t layer = index / p->n_experts;
+    const uint64_t later = p->is_prompt && layer > p->layer ? LATER * (p->n_layers - layer) : 0;
     for (enum policy_measure m = 0; m < POLICY_N_MEASURES; m++) {
         if (p->is_ranked[m] && is_victim)
             ranking_set(&p->victims[m], index, policy_worth(p, m, index) | later);

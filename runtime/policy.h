@@ -15,7 +15,7 @@
  * the cache is LRU.
  *
  * Of a prompt all experts are needed, in the order of the layers. So those of the layers that it has computed give way
- * before those of the layers to come, whatever they are worth.
+ * before those of the layers to come, and of these the last layers', whatever they are worth.
  */
 #ifndef SCORIA_POLICY_H
 #define SCORIA_POLICY_H
