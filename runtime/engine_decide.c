@@ -2,6 +2,7 @@
 /* What an engine decides before anything is on the device: what goes where, and who computes. */
 #include <math.h>
 
+#include "clock.h"
 #include "disk_rate.h"
 #include "engine.h"
 #include "placement.h"
@@ -61,9 +62,13 @@ static bool open_host(struct sc_engine *engine, struct sc_error *e)
     if (!engine->pool)
         return false;
     struct sc_error failure = {0};
+    const double start = clock_seconds();
     engine->has_rates = rates_get(&engine->rates, engine->gpu, &engine->weights, &engine->config, engine->pool,
                                   engine->params.cache_dir, engine->params.measure_anew, &failure);
-    if (!engine->has_rates)
+    if (engine->has_rates)
+        engine_log(engine, SC_LOG_INFO, "what the device and the processor can do took %.2f s to find out",
+                   clock_seconds() - start);
+    else
         engine_log(engine, SC_LOG_INFO, "which way is the fastest could not be measured: %s", failure.text);
     return engine->has_rates || failure.code != SC_DEVICE_LOST || sc_fail(e, failure.code, "%s", failure.text);
 }
