@@ -26,11 +26,11 @@ layout(push_constant) uniform Args { attention_args a; };
 const uint ROWS = 32, KEYS = 32, PART = 64, SCORES = FRAGMENTS * KEYS / PART;
 const uint QUADS = HEAD_DIM / 4, PARTS = (HEAD_DIM + PART - 1) / PART; /* of a head */
 
-/* Distances of rows in shared memory, which begin at 16 bytes and in different banks. */
-const uint Q_STRIDE = 256 + 8, STRIDE = PART + 8, SCORE_STRIDE = KEYS + 4, WEIGHT_STRIDE = KEYS + 8, KEEP_STRIDE = SIZE + 4;
+/* Distances of rows in shared memory, which begin at 16 bytes and in different banks; of the first two in quads. */
+const uint Q_STRIDE = 256 / 4 + 2, STRIDE = PART / 4 + 2, SCORE_STRIDE = KEYS + 4, WEIGHT_STRIDE = KEYS + 8, KEEP_STRIDE = SIZE + 4;
 
-shared float16_t q_tile[ROWS * Q_STRIDE];      /* (rows, dimensions) */
-shared float16_t part[KEYS * STRIDE];          /* (positions, PART) of k or v */
+shared f16vec4 q_tile[ROWS * Q_STRIDE];        /* (rows, dimensions) */
+shared f16vec4 part[KEYS * STRIDE];            /* (positions, PART) of k or v */
 shared float scores[ROWS * SCORE_STRIDE];      /* (rows, positions); in the end (subgroups, SIZE, SIZE) of y */
 shared float16_t weights[ROWS * WEIGHT_STRIDE]; /* (rows, positions) */
 shared float keep[ROWS * KEEP_STRIDE];         /* (rows, SIZE) what earlier sums shrink by; in the end the threads' sums of weights */
@@ -44,9 +44,8 @@ void fetch(uvec2 cache, uint base, uint end, uint number)
     [[unroll]] for (uint i = 0; i < KEYS * PART / 4 / 128; i++) {
         const uint j = gl_LocalInvocationID.x / (PART / 4) + i * (128 / (PART / 4));
         const bool inside = base + j < end && from + quad < QUADS;
-        const f16vec4 v = inside ? halves(kv_quad(kv_row(cache, base + j), kv_head() * QUADS + from + quad)) : f16vec4(0);
-        [[unroll]] for (uint k = 0; k < 4; k++)
-            part[j * STRIDE + quad * 4 + k] = v[k];
+        part[j * STRIDE + quad] =
+            inside ? halves(kv_quad(kv_row(cache, base + j), kv_head() * QUADS + from + quad)) : f16vec4(0);
     }
 }
 
@@ -59,9 +58,7 @@ void main()
     for (uint i = tid; i < ROWS * PARTS * PART / 4; i += 128) {
         const uint r = i / (PARTS * PART / 4), quad = i % (PARTS * PART / 4);
         const uint head = head_of(own.first_row + min(r, own.n_rows - 1));
-        const f16vec4 q = quad < QUADS ? halves(Quads(a.q).at[head * QUADS + quad]) : f16vec4(0);
-        [[unroll]] for (uint k = 0; k < 4; k++)
-            q_tile[r * Q_STRIDE + quad * 4 + k] = q[k];
+        q_tile[r * Q_STRIDE + quad] = quad < QUADS ? halves(Quads(a.q).at[head * QUADS + quad]) : f16vec4(0);
     }
 
     /* the row whose softmax this thread makes with 3 others, and what it sees */
@@ -86,8 +83,8 @@ void main()
                     const uint row = (first_score + f) / (KEYS / SIZE) * SIZE, key = (first_score + f) % (KEYS / SIZE) * SIZE;
                     coopmat<float16_t, gl_ScopeSubgroup, SIZE, SIZE, gl_MatrixUseA> q;
                     coopmat<float16_t, gl_ScopeSubgroup, SIZE, SIZE, gl_MatrixUseB> k_piece;
-                    coopMatLoad(q, q_tile, row * Q_STRIDE + p * PART + k, Q_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-                    coopMatLoad(k_piece, part, key * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+                    coopMatLoad(q, q_tile, row * Q_STRIDE + (p * PART + k) / 4, Q_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+                    coopMatLoad(k_piece, part, key * STRIDE + k / 4, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
                     score[f] = coopMatMulAdd(q, k_piece, score[f]);
                 }
             barrier();
@@ -126,7 +123,7 @@ void main()
                     coopmat<float16_t, gl_ScopeSubgroup, SIZE, SIZE, gl_MatrixUseA> weight;
                     coopmat<float16_t, gl_ScopeSubgroup, SIZE, SIZE, gl_MatrixUseB> v;
                     coopMatLoad(weight, weights, row * WEIGHT_STRIDE + k, WEIGHT_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-                    coopMatLoad(v, part, k * STRIDE + dim, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+                    coopMatLoad(v, part, k * STRIDE + dim / 4, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
                     sums[p * FRAGMENTS + f] = coopMatMulAdd(weight, v, sums[p * FRAGMENTS + f]);
                 }
             }

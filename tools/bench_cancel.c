@@ -4,8 +4,9 @@
  *
  *     bench_cancel MODEL N_TOKENS [N_BATCH]
  *
- * Evaluates a prompt and prints how long the longest piece took that was submitted at once and the longest time between
- * two calls of progress; then cancels the same prompt in each of ten tenths, and prints how long that took.
+ * Evaluates a prompt on the device alone and prints how long the longest piece took that was submitted at once and the
+ * longest time between two calls of progress; then cancels the same prompt in each of ten tenths, and prints how long
+ * that took.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,7 @@ int main(int argc, char **argv)
     const struct sc_engine_params params = {.model_path = argv[1],
                                             .n_ctx = (uint32_t)n,
                                             .n_batch = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0,
+                                            .cpu_experts = SC_CPU_OFF,
                                             .progress = progress,
                                             .user = &watch};
     sc_token *tokens = calloc(n, sizeof(*tokens));
