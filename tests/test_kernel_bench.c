@@ -146,7 +146,6 @@ static void test_a_refused_kernel_is_left_out(void **state)
     struct sc_kernel_bench_params p = params_of(&all);
     (void)state;
     p.n_types = p.n_n_tokens = 1;
-    p.all_variants = true;
     driver.n_created = 0;
     if (!sc_kernel_bench(&p, &e))
         fail_msg("%s", e.text);
