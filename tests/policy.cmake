@@ -8,6 +8,7 @@ add_executable(simulate_experts ${PROJECT_SOURCE_DIR}/tools/simulate_experts.c $
 target_include_directories(simulate_experts PRIVATE ${PROJECT_SOURCE_DIR}/cli)
 target_link_libraries(simulate_experts PRIVATE scoria_replay m scoria_options)
 
+scoria_test(test_duel LIBS scoria_policy)
 scoria_test(test_policy LIBS scoria_replay DEFINITIONS SCORIA_TEST_VECTORS="${CMAKE_CURRENT_SOURCE_DIR}/vectors")
 
 # for tools/bench-budgets
