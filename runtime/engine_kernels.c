@@ -35,6 +35,7 @@ static void find_types(uint32_t types[N_FAMILIES], const struct sc_engine *engin
     types[FAMILY_DOWN] = engine->config.n_experts ? down : 0;
     types[FAMILY_ROUTER] = router;
     types[FAMILY_ATTENTION] = types[FAMILY_ATTENTION_MANY] = UINT32_C(1) << session_kv_type(engine->params.kv_type);
+    types[FAMILY_ROWS] = UINT32_C(1) << SC_F32;
 }
 
 struct matrices {

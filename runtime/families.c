@@ -3,9 +3,16 @@
 #include "variants.h"
 
 const char *const family_names[N_FAMILIES] = {
-    [FAMILY_MATVEC] = "matvec", [FAMILY_MATMUL_FEW] = "matmul_few", [FAMILY_MATMUL] = "matmul",
-    [FAMILY_QKV] = "qkv",       [FAMILY_GATE_UP] = "gate_up",       [FAMILY_DOWN] = "down",
-    [FAMILY_ROUTER] = "router", [FAMILY_ATTENTION] = "attention",   [FAMILY_ATTENTION_MANY] = "attention_many",
+    [FAMILY_MATVEC] = "matvec",
+    [FAMILY_MATMUL_FEW] = "matmul_few",
+    [FAMILY_MATMUL] = "matmul",
+    [FAMILY_QKV] = "qkv",
+    [FAMILY_GATE_UP] = "gate_up",
+    [FAMILY_DOWN] = "down",
+    [FAMILY_ROUTER] = "router",
+    [FAMILY_ATTENTION] = "attention",
+    [FAMILY_ATTENTION_MANY] = "attention_many",
+    [FAMILY_ROWS] = "norms, choices, sums",
 };
 
 /* Up to two tiles of 8, whose second finds the weights in the caches; a tile of 32 or more would be half empty. */
@@ -201,6 +208,8 @@ static const struct variant attention_many[] = {
     ATTENTION,
 };
 
+static const struct variant rows[] = {{.name = "plain", .kernel = KERNEL_RMS_NORM}};
+
 #define VARIANTS(list) \
     { \
         list, sizeof(list) / sizeof((list)[0]) \
@@ -219,6 +228,7 @@ static const struct {
     [FAMILY_ROUTER] = VARIANTS(router),
     [FAMILY_ATTENTION] = VARIANTS(attention),
     [FAMILY_ATTENTION_MANY] = VARIANTS(attention_many),
+    [FAMILY_ROWS] = VARIANTS(rows),
 };
 
 const struct variant *family_variants(enum family family, uint32_t *n)

@@ -223,6 +223,7 @@ static bool (*const tests[N_FAMILIES])(struct bench *b, enum family family, cons
     [FAMILY_ROUTER] = test_router,
     [FAMILY_ATTENTION] = self_test_attention,
     [FAMILY_ATTENTION_MANY] = self_test_attention,
+    [FAMILY_ROWS] = self_test_rows,
 };
 
 /* Whether the driver takes the kernel at all; only what has nothing to do with the kernel is an error. */

@@ -35,4 +35,10 @@ bool bench_run(struct bench *b, struct sc_error *e) SC_CHECK;
 bool self_test_attention(struct bench *b, enum family family, const struct variant *v, enum sc_type type,
                          bool *is_right, struct sc_error *e) SC_CHECK;
 
+/* ---- self_test_rows.c ---- */
+
+/* Likewise: the operations without variants and types, together. */
+bool self_test_rows(struct bench *b, enum family family, const struct variant *v, enum sc_type type, bool *is_right,
+                    struct sc_error *e) SC_CHECK;
+
 #endif

@@ -25,6 +25,7 @@ enum family {
     FAMILY_ROUTER,
     FAMILY_ATTENTION, /* of few queries, over a cache that may be cut into pieces; of many; their type is the cache's */
     FAMILY_ATTENTION_MANY,
+    FAMILY_ROWS, /* norm, SwiGLU, the router's choice, the experts' sum: one kernel each, tested together */
     N_FAMILIES
 };
 
