@@ -16,8 +16,18 @@ static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
 static const double RUN_SECONDS = 0.003,        /* of one timing, in which the matrix is multiplied as often as fits */
     CLEARLY = 0.97;                             /* of the time of the one before it in the table */
 
-/* That matrices are multiplied by: each stands for the family that family_for gives. */
-static const uint32_t COLUMNS[N_COLUMNS] = {1, 8, MAX_COLUMNS};
+/*
+ * What the matrix is multiplied by, each time standing for a family: one column, a few, as many as a long prompt gives
+ * it, so that tiles are judged by how full they will be.
+ */
+static uint32_t columns_of(const struct matrix_shape *m, uint32_t c)
+{
+    static const uint32_t columns[N_COLUMNS] = {1, 8, MAX_COLUMNS};
+    uint32_t n = m->n_columns && m->n_columns < columns[c] ? m->n_columns : columns[c];
+    while (family_for(n) < family_for(columns[c]))
+        n++;
+    return n;
+}
 
 struct tuner {
     struct gpu *gpu;
@@ -118,7 +128,10 @@ static void tuner_finish(struct tuner *t)
     gpu_timer_finish(&t->timer);
 }
 
-/* One run of `repeats` products, the first with copy `first` of the weights. */
+/*
+ * One run of `repeats` products, the first with copy `first` of the weights. Those of many columns but fewer than
+ * MAX_COLUMNS run side by side, as those of a layer's experts do; others wait for each other.
+ */
 static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, uint32_t repeats,
                      uint64_t first, double *seconds, struct sc_error *e)
 {
@@ -127,7 +140,8 @@ static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_sh
     const uint64_t copies = n_copies(m, t->trials.weights.size_bytes, &stride),
                    x_bytes = (uint64_t)n_columns * m->cols * sizeof(float);
     const struct tensor x = {.address = t->values.address, .type = SC_F32, .rows = n_columns, .cols = m->cols},
-                        y = {.address = x.address + x_bytes, .type = SC_F32, .rows = x.rows, .cols = m->rows};
+                        first_y = {.address = x.address + x_bytes, .type = SC_F32, .rows = x.rows, .cols = m->rows};
+    const uint32_t n_beside = family_for(n_columns) == FAMILY_MATMUL ? MAX_COLUMNS / n_columns : 1;
     commands_begin(c, false);
     gpu_timer_start(&t->timer, c);
     for (uint32_t i = 0; i < repeats; i++) {
@@ -135,6 +149,8 @@ static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_sh
                                  .type = m->type,
                                  .rows = m->rows,
                                  .cols = m->cols};
+        struct tensor y = first_y;
+        y.address += i % n_beside * tensor_size_bytes(&y);
         op_linear(c, y, w, x);
     }
     gpu_timer_stop(&t->timer, c);
@@ -216,12 +232,12 @@ static bool tune_all(struct tuner *t, const struct autotune *a, uint32_t n_open,
     for (uint32_t c = 0; c < N_COLUMNS; c++)
         for (uint32_t i = 0; i < a->n_matrices; i++) {
             const struct matrix_shape *m = &a->matrices[i];
-            if (!is_open(t->gpu, family_for(COLUMNS[c]), m, t->trials.weights.size_bytes))
+            if (!is_open(t->gpu, family_for(columns_of(m, c)), m, t->trials.weights.size_bytes))
                 continue;
             if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, done, n_open))
                 return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
             const double now = clock_seconds(), left = end - now;
-            if (left > 0 && !tune_matrix(t, COLUMNS[c], m, a->listener, now + left / (n_open - done), e))
+            if (left > 0 && !tune_matrix(t, columns_of(m, c), m, a->listener, now + left / (n_open - done), e))
                 return false;
             done++;
         }
@@ -238,8 +254,9 @@ bool autotune(struct gpu *gpu, const struct autotune *a, struct sc_error *e)
     uint32_t n_open = 0;
     for (uint32_t c = 0; c < N_COLUMNS; c++)
         for (uint32_t i = 0; i < a->n_matrices; i++) {
-            keep(gpu, family_for(COLUMNS[c]), &a->matrices[i]);
-            n_open += is_open(gpu, family_for(COLUMNS[c]), &a->matrices[i], bytes);
+            const struct matrix_shape *m = &a->matrices[i];
+            keep(gpu, family_for(columns_of(m, c)), m);
+            n_open += is_open(gpu, family_for(columns_of(m, c)), m, bytes);
         }
     if (n_open == 0)
         return true;

@@ -13,6 +13,7 @@ enum { AUTOTUNE_MAX_MATRICES = 32 };
 struct matrix_shape {
     enum sc_type type;
     uint32_t rows, cols;
+    uint32_t n_columns; /* that a long prompt multiplies it by, an expert's by what it gets of them; 0: many */
 };
 
 struct autotune {

@@ -8,6 +8,7 @@
 #include "session_memory.h"
 
 static const double TUNING_SECONDS = 1.5;
+enum { USUAL_BATCH = 512 };
 
 static uint32_t bit(const struct weight *w)
 {
@@ -43,31 +44,34 @@ struct matrices {
     uint32_t n;
 };
 
-static void add(struct matrices *m, const struct weight *w)
+static void add(struct matrices *m, const struct weight *w, uint32_t n_columns)
 {
     for (uint32_t i = 0; i < m->n; i++)
         if (m->list[i].type == w->type && m->list[i].rows == w->rows && m->list[i].cols == w->cols)
             return;
     if (w->size_bytes && m->n < AUTOTUNE_MAX_MATRICES)
-        m->list[m->n++] = (struct matrix_shape){w->type, w->rows, w->cols};
+        m->list[m->n++] = (struct matrix_shape){w->type, w->rows, w->cols, n_columns};
 }
 
 /* The experts first: most of a token's bytes are theirs. */
 static void find_matrices(struct matrices *m, const struct sc_engine *engine)
 {
     const struct weights *w = &engine->weights;
-    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
-        add(m, &w->layers[l].experts[0].gate);
-        add(m, &w->layers[l].experts[0].up);
-        add(m, &w->layers[l].experts[0].down);
+    const struct config *c = &engine->config;
+    const uint32_t n = engine->params.n_batch ? engine->params.n_batch : USUAL_BATCH;
+    const uint32_t n_of_expert = c->n_experts ? (n * c->n_experts_used + c->n_experts - 1) / c->n_experts : n;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        add(m, &w->layers[l].experts[0].gate, n_of_expert);
+        add(m, &w->layers[l].experts[0].up, n_of_expert);
+        add(m, &w->layers[l].experts[0].down, n_of_expert);
     }
-    add(m, &w->output);
+    add(m, &w->output, n);
     for (uint32_t l = 0; l < engine->config.n_layers; l++) {
         const struct layer_weights *x = &w->layers[l];
-        add(m, &x->attn_q);
-        add(m, &x->attn_k);
-        add(m, &x->attn_v);
-        add(m, &x->attn_output);
+        add(m, &x->attn_q, n);
+        add(m, &x->attn_k, n);
+        add(m, &x->attn_v, n);
+        add(m, &x->attn_output, n);
     }
 }
 

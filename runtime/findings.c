@@ -8,7 +8,7 @@
 
 #include "cache_file.h"
 
-static const char MAGIC[] = "SCFIND02"; /* the number counts changes of what is tested, and how */
+static const char MAGIC[] = "SCFIND03"; /* the number counts changes of what is tested, and how */
 enum { KEY_BYTES = 512 };
 
 /* The file: for whom, and what. */

@@ -376,7 +376,7 @@ static void test_warning_while_tuning(void **state)
     struct gpu *gpu = open_gpu();
     struct findings *f = &gpu->choices.findings;
     struct sc_error e = {0};
-    const struct matrix_shape shape = {SC_Q8_0, 64, 256};
+    const struct matrix_shape shape = {SC_Q8_0, 64, 256, 0};
     const struct autotune a = {
         .matrices = &shape, .n_matrices = 1, .max_bytes = 8 << 20, .seconds = 1e9, .listener = {.log = hear}};
     memset(f->failed[FAMILY_MATMUL_FEW], 0xFF, sizeof f->failed[0]);
