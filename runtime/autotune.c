@@ -9,7 +9,7 @@
 #include "gpu_timer.h"
 #include "kernel_trials.h"
 
-enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64 };
+enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64, ALIGNMENT = 256 };
 static_assert(N_COLUMNS * AUTOTUNE_MAX_MATRICES <= MAX_TUNED, "a model must not push out its own");
 
 static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
@@ -33,7 +33,7 @@ struct tuner {
     struct gpu *gpu;
     struct gpu_timer timer;
     struct kernel_trials trials; /* its weights and commands */
-    struct buffer values;        /* x, then y */
+    struct buffer values;        /* x, then y, then scratch */
     enum sc_type filled;         /* what the weights are */
     bool is_filled;
 };
@@ -100,10 +100,12 @@ static uint64_t value_bytes(const struct autotune *a)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < a->n_matrices; i++) {
-        const uint64_t wide = (uint64_t)a->matrices[i].rows + a->matrices[i].cols;
-        most = most < wide ? wide : most;
+        const struct matrix_shape *m = &a->matrices[i];
+        const uint64_t bytes = ((uint64_t)m->rows + m->cols) * MAX_COLUMNS * sizeof(float) + ALIGNMENT +
+                               op_scratch_bytes(MAX_COLUMNS, m->cols);
+        most = most < bytes ? bytes : most;
     }
-    return most * MAX_COLUMNS * sizeof(float);
+    return most;
 }
 
 /* For weights, beside the values. */
@@ -142,6 +144,8 @@ static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_sh
     const struct tensor x = {.address = t->values.address, .type = SC_F32, .rows = n_columns, .cols = m->cols},
                         first_y = {.address = x.address + x_bytes, .type = SC_F32, .rows = x.rows, .cols = m->rows};
     const uint32_t n_beside = family_for(n_columns) == FAMILY_MATMUL ? MAX_COLUMNS / n_columns : 1;
+    const uint64_t used = (x_bytes + n_beside * tensor_size_bytes(&first_y) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
+                   scratch_bytes = op_scratch_bytes(n_columns, m->cols);
     commands_begin(c, false);
     gpu_timer_start(&t->timer, c);
     for (uint32_t i = 0; i < repeats; i++) {
@@ -151,6 +155,8 @@ static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_sh
                                  .cols = m->cols};
         struct tensor y = first_y;
         y.address += i % n_beside * tensor_size_bytes(&y);
+        c->scratch =
+            (struct access){.address = x.address + used + i % n_beside * scratch_bytes, .size_bytes = scratch_bytes};
         op_linear(c, y, w, x);
     }
     gpu_timer_stop(&t->timer, c);

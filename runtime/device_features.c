@@ -171,6 +171,16 @@ static bool has_matrix_2(const struct sc_device_info *info, const struct device_
     return false;
 }
 
+/* Whether the product of 4 packed signed bytes is an instruction, not made of others by the driver. */
+static bool dot_is_fast(VkPhysicalDevice physical)
+{
+    VkPhysicalDeviceShaderIntegerDotProductPropertiesKHR dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES_KHR};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &dot};
+    vkGetPhysicalDeviceProperties2(physical, &properties);
+    return dot.integerDotProduct4x8BitPackedSignedAccelerated;
+}
+
 void device_features_describe(struct sc_device_info *info, const struct device_features *f, VkPhysicalDevice physical)
 {
     VkPhysicalDeviceCooperativeMatrixPropertiesKHR matrix = {
@@ -184,6 +194,7 @@ void device_features_describe(struct sc_device_info *info, const struct device_f
     info->has_fp16 = f->v12.shaderFloat16 && f->v11.storageBuffer16BitAccess;
     info->has_int8 = f->v12.shaderInt8 && f->v12.storageBuffer8BitAccess;
     info->has_integer_dot = f->integer_dot.shaderIntegerDotProduct;
+    info->has_fast_integer_dot = info->has_integer_dot && dot_is_fast(physical);
     info->min_subgroup_size = info->max_subgroup_size = info->subgroup_size;
     if (f->size_control.subgroupSizeControl) {
         info->min_subgroup_size = size.minSubgroupSize;

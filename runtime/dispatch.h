@@ -4,6 +4,7 @@
 #define SCORIA_DISPATCH_H
 
 #include "ops.h"
+#include "variants.h"
 
 static inline struct access reads(struct tensor t)
 {
@@ -48,6 +49,12 @@ static inline bool shapes_fit(struct commands *c, bool fit, const char *op)
         sc_fail(&c->error, SC_INVALID_ARGUMENT, "%s was called with shapes that do not fit", op);
     return fit && !c->error.code;
 }
+
+/*
+ * What the variant's kernel reads in x's place: x itself, or what a dispatch before it makes of x in the stream's
+ * scratch memory. norm is NULL if the operation has none.
+ */
+struct access input_of(struct commands *c, const struct variant *v, struct tensor x, const struct norm *norm);
 
 #define DISPATCH_PROGRAM(c, program, args, x, y, z, ...) \
     commands_dispatch(c, program, args, (const struct access[]){__VA_ARGS__}, \

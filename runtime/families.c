@@ -72,6 +72,13 @@ static uint32_t matmul_rows_roundings(const struct variant *v, uint32_t cols)
     return 1 + 3 + 1 + (2 * (cols / 16) - 1);
 }
 
+/* As matvec_q8's, but for an addition for each scale of 16 columns but the first. */
+static uint32_t matmul_q8_roundings(const struct variant *v, uint32_t cols)
+{
+    (void)v;
+    return 3 + 1 + 5 + (cols / 16 - 1);
+}
+
 enum { NEEDS_OF_ROWS = NEEDS_PROCESSOR | NEEDS_BALLOT | NEEDS_8_LANES };
 
 /*
@@ -90,9 +97,33 @@ static uint32_t down_roundings(const struct variant *v, uint32_t cols)
     return matvec_roundings(v, cols) + 1;
 }
 
+/*
+ * Of activations rounded to 8 bits, beside what that rounding is off by: a unit's sum of bytes is exact; its scale and
+ * its minimum, their difference, the step of x and the step's own division (2.5 ulp); an addition for each of the
+ * lane's units but the first, of 32 columns or more, 3 over the components, one for each other lane.
+ */
+static uint32_t matvec_q8_roundings(const struct variant *v, uint32_t cols)
+{
+    const uint32_t units = (cols + 31) / 32, lanes = v->constants[CONSTANT_LANES];
+    const uint32_t units_of_lane = (units + lanes - 1) / lanes, lanes_with_units = lanes < units ? lanes : units;
+    return 3 + 1 + 5 + (units_of_lane - 1) + 3 + (lanes_with_units - 1);
+}
+
+/* quantize.comp's norm: a sum of squares by 64 threads, a quad each at a time, and its mean, halved by the root. */
+static uint32_t normed_q8_roundings(const struct variant *v, uint32_t cols)
+{
+    const uint32_t squares = 1 + 3 + (cols + 255) / 256 + 63 + 2 * 3;
+    return matvec_q8_roundings(v, cols) + 2 + (squares + 1) / 2 + 2 * (3 + 5);
+}
+
+static uint32_t down_q8_roundings(const struct variant *v, uint32_t cols)
+{
+    return matvec_q8_roundings(v, cols) + 1;
+}
+
 /* Of 64 threads so many share a row, and each works on so many rows. */
-#define MATVEC(kernel_, lanes, rows, is_magic, roundings_) \
-    .kernel = KERNEL_##kernel_##_F32, .constants[CONSTANT_LANES] = lanes, .constants[CONSTANT_MAGIC] = is_magic, \
+#define MATVEC(first_, lanes, rows, is_magic, roundings_) \
+    .kernel = first_, .constants[CONSTANT_LANES] = lanes, .constants[CONSTANT_MAGIC] = is_magic, \
     .tile_rows = 64 / lanes * rows, .roundings = roundings_
 
 /*
@@ -101,37 +132,45 @@ static uint32_t down_roundings(const struct variant *v, uint32_t cols)
  */
 #define FOR_PROCESSORS(kernel_, roundings_) \
     {.name = "2 lanes, 8 rows", \
-     MATVEC(kernel_##_ROWS8, 2, 8, 0, roundings_), \
+     MATVEC(KERNEL_##kernel_##_ROWS8_F32, 2, 8, 0, roundings_), \
      .constants[CONSTANT_IS_NORMED] = 1, \
      .needs = NEEDS_OF_ROWS}, \
     { \
-        .name = "2 lanes", MATVEC(kernel_, 2, 2, 0, roundings_), .constants[CONSTANT_IS_NORMED] = 1, \
+        .name = "2 lanes", MATVEC(KERNEL_##kernel_##_F32, 2, 2, 0, roundings_), .constants[CONSTANT_IS_NORMED] = 1, \
         .needs = NEEDS_PROCESSOR \
     }
 
 /* For GPUs; which is best depends on the matrix, on what conversions cost, and on how much of x passes through the
  * caches. */
 #define FOR_GPUS(kernel_, lanes, rows, words, roundings_) \
-    {.name = words, MATVEC(kernel_, lanes, rows, 0, roundings_)}, \
+    {.name = words, MATVEC(KERNEL_##kernel_##_F32, lanes, rows, 0, roundings_)}, \
     { \
-        .name = words ", magic", MATVEC(kernel_, lanes, rows, 1, roundings_) \
+        .name = words ", magic", MATVEC(KERNEL_##kernel_##_F32, lanes, rows, 1, roundings_) \
     }
+
+#define IN_FP32(kernel_, roundings_) \
+    FOR_PROCESSORS(kernel_, roundings_), FOR_GPUS(kernel_, 32, 2, "32 lanes", roundings_), \
+        FOR_GPUS(kernel_##_ROWS4, 32, 4, "32 lanes, 4 rows", roundings_), \
+        FOR_GPUS(kernel_, 16, 2, "16 lanes", roundings_), \
+        FOR_GPUS(kernel_##_ROWS4, 16, 4, "16 lanes, 4 rows", roundings_), \
+        FOR_GPUS(kernel_, 64, 2, "64 lanes", roundings_), FOR_GPUS(kernel_, 8, 2, "8 lanes", roundings_)
+
+/* Where conversions and not the bytes of the weights bind; x is rounded, and normed, by a kernel of its own. */
+#define INTEGER_DOT(kernel_, lanes, roundings_) \
+    { \
+        .name = #lanes " lanes, integer dot", MATVEC(KERNEL_##kernel_##_Q8_Q4_0, lanes, 2, 0, roundings_), \
+        .constants[CONSTANT_IS_NORMED] = 1, .needs = NEEDS_INTEGER_DOT, .rounding = ROUNDS_TO_Q8 \
+    }
+
+#define IN_Q8(kernel_, roundings_) \
+    INTEGER_DOT(kernel_, 16, roundings_), INTEGER_DOT(kernel_, 8, roundings_), INTEGER_DOT(kernel_, 32, roundings_)
 
 /* One order for all of them: variant_of takes what was measured of matvec for the others, too. */
-#define SINGLE_TOKEN(kernel_, roundings_) \
-    { \
-        FOR_PROCESSORS(kernel_, roundings_), FOR_GPUS(kernel_, 32, 2, "32 lanes", roundings_), \
-            FOR_GPUS(kernel_##_ROWS4, 32, 4, "32 lanes, 4 rows", roundings_), \
-            FOR_GPUS(kernel_, 16, 2, "16 lanes", roundings_), \
-            FOR_GPUS(kernel_##_ROWS4, 16, 4, "16 lanes, 4 rows", roundings_), \
-            FOR_GPUS(kernel_, 64, 2, "64 lanes", roundings_), FOR_GPUS(kernel_, 8, 2, "8 lanes", roundings_) \
-    }
-
-static const struct variant matvec[] = SINGLE_TOKEN(MATVEC, matvec_roundings);
-static const struct variant qkv[] = SINGLE_TOKEN(QKV, normed_roundings);
-static const struct variant gate_up[] = SINGLE_TOKEN(GATE_UP, normed_roundings);
-static const struct variant down[] = SINGLE_TOKEN(DOWN, down_roundings);
-static const struct variant router[] = SINGLE_TOKEN(ROUTER, normed_roundings);
+static const struct variant matvec[] = {IN_FP32(MATVEC, matvec_roundings), IN_Q8(MATVEC, matvec_q8_roundings)};
+static const struct variant qkv[] = {IN_FP32(QKV, normed_roundings), IN_Q8(QKV, normed_q8_roundings)};
+static const struct variant gate_up[] = {IN_FP32(GATE_UP, normed_roundings), IN_Q8(GATE_UP, normed_q8_roundings)};
+static const struct variant down[] = {IN_FP32(DOWN, down_roundings), IN_Q8(DOWN, down_q8_roundings)};
+static const struct variant router[] = {IN_FP32(ROUTER, normed_roundings)}; /* no choice should hang on a rounding */
 
 #define MATMUL_FEW(lanes) \
     .kernel = KERNEL_MATMUL_FEW_F32, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * 2, \
@@ -170,6 +209,13 @@ static const struct variant matmul[] = {
     {.name = "matrices of 16, 32 lanes", MATMUL_CM(16, 32), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
     {.name = "matrices of 16, 64 lanes", MATMUL_CM(16, 64), .needs = NEEDS_FP16 | NEEDS_MATRIX_16X16X16},
     {.name = "matrices of 8, 8 lanes", MATMUL_CM(8, 8), .needs = NEEDS_FP16 | NEEDS_MATRIX_8X8X8},
+    {.name = "tiles, integer dot",
+     .kernel = KERNEL_MATMUL_Q8_Q4_0,
+     .tile_rows = 64,
+     .tile_columns = 64,
+     .needs = NEEDS_INTEGER_DOT,
+     .rounding = ROUNDS_TO_Q8,
+     .roundings = matmul_q8_roundings},
     {.name = "tiles", .kernel = KERNEL_MATMUL_F32, .tile_rows = 64, .tile_columns = 32, .roundings = matmul_roundings},
     {.name = "tiles of 128 x 64",
      .kernel = KERNEL_MATMUL_LARGE_F32,
@@ -248,8 +294,9 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
         {NEEDS_8_LANES, d->min_subgroup_size >= 8, "subgroups of 8 lanes or more, and this device may have fewer"},
         {NEEDS_BALLOT, d->has_ballot, "broadcasts within a subgroup, which this driver lacks"},
         {NEEDS_FP16, d->has_fp16, "16-bit floats, which this driver lacks"},
-        {NEEDS_INT8, d->has_int8, "8-bit integers, which this driver lacks"},
         {NEEDS_INTEGER_DOT, d->has_integer_dot, "integer dot products, which this driver lacks"},
+        {NEEDS_INTEGER_DOT, d->has_fast_integer_dot || d->kind == SC_DEVICE_CPU,
+         "integer dot products in one instruction, which this device lacks"},
         {NEEDS_MATRIX_16X16X16, d->matrix_shapes & SC_MATRIX_16X16X16,
          "cooperative matrices of 16 x 16 x 16, which this driver lacks"},
         {NEEDS_MATRIX_8X8X8, d->matrix_shapes & SC_MATRIX_8X8X8,

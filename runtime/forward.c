@@ -43,14 +43,13 @@ static void attention_of_one(struct commands *c, const struct model *m, const st
     const struct layer *w = &m->layers[l];
     const float eps = m->config->norm_eps;
     op_qkv(c, kv, a->q, a->k, a->v, (const struct tensor[]){w->attn_q, w->attn_k, w->attn_v}, a->x,
-           (struct norm){.w = w->attn_norm, .eps = eps, .scratch = a->normed}, a->angles, a->step, heads);
+           (struct norm){.w = w->attn_norm, .eps = eps}, a->angles, a->step, heads);
     op_attention(c, a->att, a->q, kv, a->partial, a->done, a->step, heads);
     op_linear_add(c, a->x, w->attn_output, a->att);
     if (m->config->n_experts) {
         const struct tensor none = {0};
         op_router(c, layer_routing(a, m->config, l), a->router_logits, w->router, a->x,
-                  (struct norm){.w = w->ffn_norm, .eps = eps, .scratch = a->normed},
-                  a->routing.on_host ? a->host_x : none);
+                  (struct norm){.w = w->ffn_norm, .eps = eps}, a->routing.on_host ? a->host_x : none);
     }
 }
 
@@ -90,7 +89,7 @@ void forward_experts(struct commands *c, const struct model *m, const struct act
 {
     const struct activations a = of_tokens(all, m, n);
     const struct layer *w = &m->layers[l];
-    const struct norm norm = {.w = w->ffn_norm, .eps = m->config->norm_eps, .scratch = a.normed};
+    const struct norm norm = {.w = w->ffn_norm, .eps = m->config->norm_eps};
     if (m->config->n_experts) {
         if (is_fused(m, w, n)) {
             op_expert_gate_up(c, a.gate, w->gate, w->up, a.x, norm, a.routing);

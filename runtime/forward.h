@@ -29,6 +29,7 @@ struct activations {
     struct tensor tokens;      /* (n, 1) u32 */
     struct tensor angles;      /* (n, n_rot) cosines and sines */
     struct tensor step;        /* struct step */
+    struct tensor scratch;     /* (1, any) for the streams' operations */
     struct tensor logits;      /* (1, n_vocab) of a token whose best are wanted */
     struct top top;            /* these, the list in host memory */
     struct tensor host_logits; /* (n_logit_rows, n_vocab), in host memory */

@@ -139,6 +139,7 @@ struct commands {
     } pieces[COMMANDS_MAX_PIECES]; /* where a submission may end; recorded in this order */
     uint32_t n_pieces;
     bool replayed;
+    struct access scratch;                       /* for an operation of several dispatches; who records sets it */
     struct access pending[COMMANDS_MAX_PENDING]; /* since the last barrier */
     uint32_t n_pending;
     uint32_t n_dispatches, n_barriers;

@@ -147,13 +147,9 @@ static void linear(struct kernel_trial *t, uint32_t rows, uint32_t cols)
     op_linear(t->commands, value(t, t->n, rows), matrix(t, rows, cols), value(t, t->n, cols));
 }
 
-/* The scratch is for devices whose kernels take the norm apart. */
 static struct norm norm_of(struct kernel_trial *t)
 {
-    const struct norm norm = {
-        .w = value(t, 1, t->shape->n_embd), .eps = 1e-5f, .scratch = value(t, 1, t->shape->n_embd)};
-    t->bytes -= (double)tensor_size_bytes(&norm.scratch);
-    return norm;
+    return (struct norm){.w = value(t, 1, t->shape->n_embd), .eps = 1e-5f};
 }
 
 static void record_qkv(struct kernel_trial *t)

@@ -170,11 +170,15 @@ static bool prepare_head(struct kernel_trials *k, struct kernel_trial *t, uint64
 
 static bool prepare_values(struct kernel_trials *k, const struct kernel_trial *measured, struct sc_error *e)
 {
-    if (k->values.size_bytes < measured->value_bytes) {
+    /* half as much for scratch: an input rounded takes less, and one that is normed has weights as large beside it */
+    const uint64_t bytes = measured->value_bytes + measured->value_bytes / 2;
+    if (k->values.size_bytes < bytes) {
         buffer_finish(k->gpu, &k->values);
-        if (!buffer_init(k->gpu, &k->values, MEMORY_DEVICE, measured->value_bytes, "the benchmark's activations", e))
+        if (!buffer_init(k->gpu, &k->values, MEMORY_DEVICE, bytes, "the benchmark's activations", e))
             return false;
     }
+    k->commands.scratch = (struct access){.address = k->values.address + measured->value_bytes,
+                                          .size_bytes = k->values.size_bytes - measured->value_bytes};
     for (uint32_t i = 0; i < measured->n_used; i++) {
         const struct tensor *v = &measured->used[i];
         if (!fill(k, &k->values, v->address, tensor_size_bytes(v), v->type, SIGMA_VALUES, e))

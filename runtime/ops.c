@@ -2,7 +2,6 @@
 #include <math.h>
 
 #include "dispatch.h"
-#include "variants.h"
 
 enum { MAX_SLICES = 16 };
 
@@ -41,6 +40,46 @@ void op_rms_norm(struct commands *c, struct tensor y, struct tensor x, struct te
         return;
     struct rms_norm_args args = {.x = x.address, .w = w.address, .y = y.address, .cols = x.cols, .eps = eps};
     DISPATCH(c, KERNEL_RMS_NORM, &args, x.rows, 1, 1, reads(x), writes(y));
+}
+
+void op_quantize(struct commands *c, struct tensor y, struct tensor x, const struct norm *norm)
+{
+    const bool fit = y.rows == x.rows && y.cols == ROUNDED_WORDS(x.cols) && x.cols % ROUNDED_BLOCK == 0 &&
+                     tensor_size_bytes(&x) <= UINT32_MAX && (!norm || norm->w.cols == x.cols);
+    if (!shapes_fit(c, fit, "op_quantize"))
+        return;
+    struct quantize_args args = {.x = x.address,
+                                 .norm = norm ? norm->w.address : 0,
+                                 .y = y.address,
+                                 .rows = x.rows,
+                                 .cols = x.cols,
+                                 .eps = norm ? norm->eps : 0};
+    DISPATCH(c, KERNEL_QUANTIZE, &args, spread_x(x.rows), groups(x.cols / 4, WORKGROUP), spread_z(x.rows), reads(x),
+             writes(y));
+}
+
+uint64_t op_scratch_bytes(uint32_t rows, uint32_t cols)
+{
+    const uint64_t rounded = (uint64_t)rows * ROUNDED_WORDS((uint64_t)cols) * sizeof(uint32_t),
+                   normed = (uint64_t)cols * sizeof(float); /* of a single token */
+    return rounded > normed ? rounded : normed;
+}
+
+struct access input_of(struct commands *c, const struct variant *v, struct tensor x, const struct norm *norm)
+{
+    const bool rounds = v->rounding == ROUNDS_TO_Q8;
+    struct tensor made = x;
+    if (!rounds && !(norm && v->constants[CONSTANT_IS_NORMED]))
+        return reads(x);
+    made.address = c->scratch.address;
+    made.cols = rounds ? ROUNDED_WORDS(x.cols) : x.cols;
+    if (!shapes_fit(c, tensor_size_bytes(&made) <= c->scratch.size_bytes, "an operation"))
+        return reads(x);
+    if (rounds)
+        op_quantize(c, made, x, norm);
+    else
+        op_rms_norm(c, made, x, norm->w, norm->eps);
+    return reads(made);
 }
 
 void op_route(struct commands *c, struct routing r, struct tensor logits)

@@ -2,7 +2,8 @@
 /*
  * One function per operation of the forward pass: it checks the shapes, fills the kernel's arguments and records one
  * dispatch. Shapes are in comments, slowest dimension first; n is the number of tokens of the step. Activations are
- * fp32.
+ * fp32. Some variants of kernels (variants.h) want their input normed or rounded: then a dispatch before theirs makes
+ * that in the stream's scratch memory, op_scratch_bytes() at most.
  */
 #ifndef SCORIA_OPS_H
 #define SCORIA_OPS_H
@@ -43,14 +44,10 @@ struct routing {
     const struct buffer *grids_buffer; /* that grids lie in */
 };
 
-/*
- * An RMSNorm that an operation of a single token applies to its input: norm(x) = x / rms(x) * w. On some devices a
- * kernel of its own does it first (CONSTANT_IS_NORMED), and its result is in `scratch`.
- */
+/* An RMSNorm that an operation of a single token applies to its input: norm(x) = x / rms(x) * w. */
 struct norm {
     struct tensor w; /* (1, cols) */
     float eps;
-    struct tensor scratch; /* (1, cols) */
 };
 
 /* One layer's keys and values: (n_ctx, n_kv_heads, head_dim) each, of type SC_F32, SC_F16 or SC_Q8_0. */
@@ -68,6 +65,9 @@ uint32_t kv_cols(enum sc_type type, uint32_t n);
 
 uint64_t tensor_size_bytes(const struct tensor *t);
 
+/* The scratch memory that an operation on activations (rows, cols) may take. */
+uint64_t op_scratch_bytes(uint32_t rows, uint32_t cols);
+
 /* The first `rows` rows of t. */
 struct tensor tensor_rows(struct tensor t, uint32_t rows);
 
@@ -78,6 +78,10 @@ void op_embed(struct commands *c, struct tensor y /* (n, n_embd) */, struct tens
 /* y = x / rms(x) * w */
 void op_rms_norm(struct commands *c, struct tensor y /* (n, cols) */, struct tensor x /* (n, cols) */,
                  struct tensor w /* (1, cols) */, float eps);
+
+/* y = x, or if norm is not NULL norm(x), rounded to 8 bits */
+void op_quantize(struct commands *c, struct tensor y /* (n, ROUNDED_WORDS(cols)) u32 */,
+                 struct tensor x /* (n, cols) */, const struct norm *norm);
 
 /* y = x W^T; op_linear_add: y += x W^T */
 void op_linear(struct commands *c, struct tensor y /* (n, rows) */, struct tensor w /* (rows, cols) */,

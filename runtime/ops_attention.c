@@ -2,7 +2,6 @@
 #include <math.h>
 
 #include "dispatch.h"
-#include "variants.h"
 
 enum {
     LEAST_ROWS = 8,    /* queries of a workgroup, among all variants */

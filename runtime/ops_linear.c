@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights times activations: dense, and by expert. */
 #include "dispatch.h"
-#include "variants.h"
 
 enum { MIN_TILE_COLUMNS = 8, GRID_BYTES = 16 };
 
@@ -22,6 +21,36 @@ static bool is_addressable(struct tensor x, struct tensor y)
     return tensor_size_bytes(&x) <= UINT32_MAX && tensor_size_bytes(&y) / sizeof(float) <= UINT32_MAX;
 }
 
+/* One column, or one for each row of y. ids without an address: dense. */
+static void matvec(struct commands *c, struct matvec_args *args, enum sc_type type, struct tensor y, struct tensor x,
+                   struct tensor ids)
+{
+    const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC, type, args->rows, args->cols);
+    const struct access in = input_of(c, v, x, NULL);
+    args->x = in.address;
+    args->y = y.address;
+    const uint32_t n = groups(args->rows, v->tile_rows);
+    DISPATCH_PROGRAM(c, variant_program(v, type), args, spread_x(n), y.rows, spread_z(n), in, reads(ids), writes(y));
+}
+
+/* Many columns, in slices of rows. grid: of tiles of columns, by as many tiles of rows as a slice has; NULL: dense. */
+static void matmul(struct commands *c, struct matmul_args *args, const struct variant *v, enum sc_type type,
+                   double work, const struct access *accesses, uint32_t n_accesses, struct grid *grid)
+{
+    const uint32_t n_tiles = groups(args->rows, v->tile_rows), n_slice = op_slice(c, work, n_tiles);
+    const struct program program = variant_program(v, type);
+    for (; args->first_row_tile < n_tiles; args->first_row_tile += n_slice, n_accesses = 0) {
+        const uint32_t left = n_tiles - args->first_row_tile, n = left < n_slice ? left : n_slice;
+        if (grid) {
+            grid->max_y = n_slice;
+            commands_dispatch_indirect(c, program, args, accesses, n_accesses, *grid);
+        } else {
+            commands_dispatch(c, program, args, accesses, n_accesses, groups(args->n, v->tile_columns), n, 1);
+        }
+        commands_work(c, work * n / n_tiles);
+    }
+}
+
 static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
 {
     const bool fit =
@@ -29,35 +58,21 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
     if (!shapes_fit(c, fit, "op_linear"))
         return;
     if (x.rows == 1) {
-        struct matvec_args args = {.w = w.address,
-                                   .x = x.address,
-                                   .y = y.address,
-                                   .rows = w.rows,
-                                   .cols = w.cols,
-                                   .x_div = 1,
-                                   .accumulate = accumulate};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC, w.type, w.rows, w.cols);
-        const uint32_t n = groups(w.rows, v->tile_rows);
-        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, spread_x(n), 1, spread_z(n), reads(x), writes(y));
+        struct matvec_args args = {
+            .w = w.address, .rows = w.rows, .cols = w.cols, .x_div = 1, .accumulate = accumulate};
+        matvec(c, &args, w.type, y, x, (struct tensor){0});
     } else {
+        const struct variant *v = variant_of(c->gpu, family_for(x.rows), w.type, w.rows, w.cols);
+        const struct access accesses[] = {input_of(c, v, x, NULL), writes(y)};
         struct matmul_args args = {.w = w.address,
-                                   .x = x.address,
+                                   .x = accesses[0].address,
                                    .y = y.address,
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .n = x.rows,
                                    .x_div = 1,
                                    .accumulate = accumulate};
-        const struct variant *v = variant_of(c->gpu, family_for(x.rows), w.type, w.rows, w.cols);
-        const double work = (double)w.rows * w.cols * x.rows;
-        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = op_slice(c, work, n_tiles);
-        const struct access accesses[] = {reads(x), writes(y)};
-        for (uint32_t n; args.first_row_tile < n_tiles; args.first_row_tile += n) {
-            n = n_tiles - args.first_row_tile < n_slice ? n_tiles - args.first_row_tile : n_slice;
-            commands_dispatch(c, variant_program(v, w.type), &args, accesses, args.first_row_tile ? 0 : 2,
-                              groups(x.rows, v->tile_columns), n, 1);
-            commands_work(c, work * n / n_tiles);
-        }
+        matmul(c, &args, v, w.type, (double)w.rows * w.cols * x.rows, accesses, 2, NULL);
     }
 }
 
@@ -115,40 +130,29 @@ void op_expert_linear(struct commands *c, struct tensor y, struct expert_tensor 
     if (n == 1) {
         struct matvec_args args = {.experts = w.slots,
                                    .ids = r.ids.address,
-                                   .x = x.address,
-                                   .y = y.address,
                                    .w_offset = w.offset,
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .x_div = x_div};
-        const struct variant *v = variant_of(c->gpu, FAMILY_MATVEC, w.type, w.rows, w.cols);
-        const uint32_t n_groups = groups(w.rows, v->tile_rows);
-        DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, spread_x(n_groups), n_pairs, spread_z(n_groups),
-                         reads(x), reads(r.ids), writes(y));
+        matvec(c, &args, w.type, y, x, r.ids);
     } else {
+        const struct variant *v = expert_variant(c, &w, n_pairs);
+        const struct access accesses[] = {input_of(c, v, x, NULL), reads(r.first), reads(r.pairs),
+                                          reads(r.tiles),          reads(r.grids), writes(y)};
         struct matmul_args args = {.experts = w.slots,
                                    .first = r.first.address,
                                    .pairs = r.pairs.address,
                                    .tiles = r.tiles.address + w.matrix * tensor_size_bytes(&r.tiles) / 3,
-                                   .x = x.address,
+                                   .x = accesses[0].address,
                                    .y = y.address,
                                    .w_offset = w.offset,
                                    .rows = w.rows,
                                    .cols = w.cols,
                                    .x_div = x_div};
-        const struct variant *v = expert_variant(c, &w, n_pairs);
-        const struct access accesses[] = {reads(x),       reads(r.first), reads(r.pairs),
-                                          reads(r.tiles), reads(r.grids), writes(y)};
-        const double work = (double)w.rows * w.cols * n_pairs;
-        const uint32_t n_tiles = groups(w.rows, v->tile_rows), n_slice = op_slice(c, work, n_tiles);
-        const struct grid grid = {.buffer = r.grids_buffer,
-                                  .offset = r.grids.address - r.grids_buffer->address + w.matrix * GRID_BYTES,
-                                  .max_x = n_pairs / v->tile_columns + w.n_experts,
-                                  .max_y = n_slice};
-        for (; args.first_row_tile < n_tiles; args.first_row_tile += n_slice) {
-            commands_dispatch_indirect(c, variant_program(v, w.type), &args, accesses,
-                                       args.first_row_tile ? 0 : sizeof(accesses) / sizeof(accesses[0]), grid);
-            commands_work(c, work * n_slice / n_tiles);
-        }
+        struct grid grid = {.buffer = r.grids_buffer,
+                            .offset = r.grids.address - r.grids_buffer->address + w.matrix * GRID_BYTES,
+                            .max_x = n_pairs / v->tile_columns + w.n_experts};
+        matmul(c, &args, v, w.type, (double)w.rows * w.cols * n_pairs, accesses, sizeof(accesses) / sizeof(accesses[0]),
+               &grid);
     }
 }

@@ -1,21 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The fused operations of a single token. */
 #include "dispatch.h"
-#include "variants.h"
 
 static bool norm_fits(struct tensor x, struct norm norm)
 {
-    return x.rows == 1 && x.cols % 16 == 0 && norm.w.cols == x.cols && norm.w.type == SC_F32 &&
-           norm.scratch.cols == x.cols;
-}
-
-/* What the variant reads instead of x. */
-static struct tensor norm_first(struct commands *c, const struct variant *v, struct tensor x, struct norm norm)
-{
-    if (!v->constants[CONSTANT_IS_NORMED])
-        return x;
-    op_rms_norm(c, norm.scratch, x, norm.w, norm.eps);
-    return norm.scratch;
+    return x.rows == 1 && x.cols % 16 == 0 && norm.w.cols == x.cols && norm.w.type == SC_F32;
 }
 
 /* The matrices of one type that op_qkv computes at once, what they read and write. Those of 0 rows are left out. */
@@ -32,12 +21,12 @@ static void qkv(struct commands *c, struct qkv_run *run, struct tensor w, struct
     const struct variant *v = variant_of(c->gpu, FAMILY_QKV, w.type, w.rows, w.cols);
     const uint32_t n =
         groups(args->rows_q, v->tile_rows) + groups(args->rows_k, v->tile_rows) + groups(args->rows_v, v->tile_rows);
-    x = norm_first(c, v, x, norm);
-    args->x = x.address;
+    const struct access in = input_of(c, v, x, &norm);
+    args->x = in.address;
     args->norm = norm.w.address;
     args->cols = x.cols;
     args->eps = norm.eps;
-    run->accesses[run->n_accesses++] = reads(x);
+    run->accesses[run->n_accesses++] = in;
     commands_dispatch(c, variant_program(v, w.type), args, run->accesses, run->n_accesses, spread_x(n), 1, spread_z(n));
 }
 
@@ -94,9 +83,9 @@ void op_router(struct commands *c, struct routing r, struct tensor logits, struc
     if (!shapes_fit(c, fit, "op_router"))
         return;
     const struct variant *v = variant_of(c->gpu, FAMILY_ROUTER, w.type, w.rows, w.cols);
-    x = norm_first(c, v, x, norm);
+    const struct access in = input_of(c, v, x, &norm);
     struct router_args args = {.w = w.address,
-                               .x = x.address,
+                               .x = in.address,
                                .norm = norm.w.address,
                                .normed = normed.address,
                                .logits = logits.address,
@@ -110,7 +99,7 @@ void op_router(struct commands *c, struct routing r, struct tensor logits, struc
                                .eps = norm.eps};
     const struct access host = {.address = r.host_ids, .size_bytes = tensor_size_bytes(&r.ids), .write = true},
                         counter = {.address = r.counter, .size_bytes = sizeof(uint32_t), .write = true};
-    DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(w.rows, v->tile_rows), 1, 1, reads(x), writes(normed),
+    DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, groups(w.rows, v->tile_rows), 1, 1, in, writes(normed),
                      writes(logits), writes(r.ids), writes(r.probs), host, counter);
 }
 
@@ -119,16 +108,15 @@ static void gate_up(struct commands *c, struct gate_up_args *args, enum sc_type 
                     struct norm norm, struct tensor ids)
 {
     const struct variant *v = variant_of(c->gpu, FAMILY_GATE_UP, type, args->rows, x.cols);
-    x = norm_first(c, v, x, norm);
+    const struct access in = input_of(c, v, x, &norm);
     args->ids = ids.address;
-    args->x = x.address;
+    args->x = in.address;
     args->norm = norm.w.address;
     args->y = y.address;
     args->cols = x.cols;
     args->eps = norm.eps;
     const uint32_t n = groups(2 * (uint64_t)args->rows, v->tile_rows); /* half of a thread's rows are gate's */
-    DISPATCH_PROGRAM(c, variant_program(v, type), args, spread_x(n), y.rows, spread_z(n), reads(x), reads(ids),
-                     writes(y));
+    DISPATCH_PROGRAM(c, variant_program(v, type), args, spread_x(n), y.rows, spread_z(n), in, reads(ids), writes(y));
 }
 
 void op_gate_up(struct commands *c, struct tensor y, struct tensor gate, struct tensor up, struct tensor x,
@@ -161,17 +149,18 @@ void op_expert_down(struct commands *c, struct tensor x, struct expert_tensor w,
                      r.probs.rows == 1 && r.probs.cols == r.ids.cols && w.cols % 16 == 0;
     if (!shapes_fit(c, fit, "op_expert_down"))
         return;
+    const struct variant *v = variant_of(c->gpu, FAMILY_DOWN, w.type, w.rows, w.cols);
+    const struct access in = input_of(c, v, y, NULL);
     struct down_args args = {.experts = w.slots,
                              .ids = r.ids.address,
                              .probs = r.probs.address,
-                             .x = y.address,
+                             .x = in.address,
                              .y = x.address,
                              .w_offset = w.offset,
                              .rows = w.rows,
                              .cols = w.cols,
                              .n_used = r.ids.cols};
-    const struct variant *v = variant_of(c->gpu, FAMILY_DOWN, w.type, w.rows, w.cols);
     const uint32_t n = groups(w.rows, v->tile_rows);
-    DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, spread_x(n), 1, spread_z(n), reads(y), reads(r.ids),
+    DISPATCH_PROGRAM(c, variant_program(v, w.type), &args, spread_x(n), 1, spread_z(n), in, reads(r.ids),
                      reads(r.probs), writes(x));
 }

@@ -6,6 +6,16 @@
 
 enum { MIN_STEP = 128 };
 
+/* All of a session's streams share its scratch memory, as they do its activations. */
+static bool init_stream(struct commands *c, struct gpu *gpu, const struct session_memory *memory, struct sc_error *e)
+{
+    const struct tensor *scratch = &memory->a.scratch;
+    if (!commands_init(c, gpu, e))
+        return false;
+    c->scratch = (struct access){.address = scratch->address, .size_bytes = tensor_size_bytes(scratch)};
+    return true;
+}
+
 bool recording_init(struct recording *r, struct gpu *gpu, const struct model *m, const struct session_memory *memory,
                     const struct exchange *exchange, struct sc_error *e)
 {
@@ -18,10 +28,10 @@ bool recording_init(struct recording *r, struct gpu *gpu, const struct model *m,
     if (!r->streams)
         return sc_fail_memory(e, "the session");
     for (uint32_t i = 0; i < n; i++)
-        if (!commands_init(&r->streams[i], gpu, e))
+        if (!init_stream(&r->streams[i], gpu, memory, e))
             return false;
     for (uint32_t i = 0; i < N_OUTPUTS; i++)
-        if (!commands_init(&r->outputs[i], gpu, e))
+        if (!init_stream(&r->outputs[i], gpu, memory, e))
             return false;
     return true;
 }

@@ -49,9 +49,10 @@ struct sc_device_info {
     uint32_t shared_bytes;            /* per workgroup */
     bool has_ballot;                  /* broadcasts within a subgroup */
     bool has_fp16, has_int8, has_integer_dot, has_subgroup_size_control, has_transfer_queue;
-    uint32_t matrix_shapes; /* enum sc_matrix_shape, those it has */
-    bool has_matrix_2;      /* cooperative matrices of whole workgroups */
-    char unusable[200];     /* why Scoria cannot use it; "" if it can */
+    bool has_fast_integer_dot; /* four signed bytes at once are the hardware's */
+    uint32_t matrix_shapes;    /* enum sc_matrix_shape, those it has */
+    bool has_matrix_2;         /* cooperative matrices of whole workgroups */
+    char unusable[200];        /* why Scoria cannot use it; "" if it can */
 };
 
 /* Sets *devices to *n_devices entries that the caller frees with free(). No driver at all is an error. */

@@ -5,7 +5,7 @@
 
 #include "random_blocks.h"
 
-enum { GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20 };
+enum { GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20, SCRATCH_WORDS = 1 << 16 };
 
 bool bench_init(struct bench *b, struct gpu *gpu, struct sc_error *e)
 {
@@ -13,6 +13,8 @@ bool bench_init(struct bench *b, struct gpu *gpu, struct sc_error *e)
     if (!commands_init(&b->commands, gpu, e) ||
         !buffer_init(gpu, &b->memory, MEMORY_READBACK, BENCH_BYTES, "the self-test", e))
         return false;
+    const struct tensor scratch = bench_lay(b, SC_F32, 1, SCRATCH_WORDS);
+    b->commands.scratch = (struct access){.address = scratch.address, .size_bytes = tensor_size_bytes(&scratch)};
     commands_begin(&b->commands, false);
     return true;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "session_memory.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@ enum {
     MAX_LOGIT_ROWS = 32,
     MAX_HOST_TOKENS = 64,
     CPU_WORKGROUPS = 16, /* attention's, where the device is a CPU: so many keep its cores busy */
-    MAX_TENSORS = 20,
+    MAX_TENSORS = 24,
     ALIGNMENT = 256,
 };
 
@@ -30,6 +31,22 @@ static uint32_t done_counters(const struct config *c)
     return attention_tiles(ATTENTION_MAX_PIECES / 2, h) * c->n_kv_heads;
 }
 
+/* For the largest input of a product. */
+static uint32_t scratch_words(const struct config *c, uint32_t n_batch)
+{
+    const struct {
+        uint32_t rows, cols;
+    } inputs[] = {{n_batch, c->n_embd},
+                  {n_batch, c->n_heads * c->head_dim},
+                  {n_batch * (c->n_experts ? c->n_experts_used : 1), c->n_ff}};
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
+        const uint64_t bytes = op_scratch_bytes(inputs[i].rows, inputs[i].cols);
+        most = bytes > most ? bytes : most;
+    }
+    return (uint32_t)(most / sizeof(uint32_t));
+}
+
 /* The shapes of the activations for n_batch tokens, still without addresses. */
 static struct activations shapes(const struct config *c, uint32_t n_batch)
 {
@@ -46,6 +63,7 @@ static struct activations shapes(const struct config *c, uint32_t n_batch)
         .done = f32(1, done_counters(c)),
         .gate = f32(n_batch * n_used, c->n_ff),
         .up = f32(n_batch * n_used, c->n_ff),
+        .scratch = f32(1, scratch_words(c, n_batch)),
         .tokens = f32(n_batch, 1),
         .angles = f32(n_batch, c->n_rot),
         .step = f32(1, sizeof(struct step) / sizeof(uint32_t)),
@@ -77,6 +95,7 @@ static uint32_t slab_tensors(struct activations *a, struct tensor **list)
                             &a->partial,
                             &a->gate,
                             &a->up,
+                            &a->scratch,
                             &a->down,
                             &a->router_logits,
                             &a->routing.ids,
@@ -88,6 +107,7 @@ static uint32_t slab_tensors(struct activations *a, struct tensor **list)
                             &a->logits,
                             &a->top.best,
                             &a->top.heads};
+    static_assert(sizeof(all) / sizeof(all[0]) <= MAX_TENSORS, "the callers' lists hold them");
     uint32_t n = 0;
     for (uint32_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i]->rows)

@@ -51,7 +51,7 @@ bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t varia
     uint32_t n;
     const struct variant *v = &family_variants(family, &n)[variant];
     const struct choices *choices = &gpu->choices;
-    return variant_has_type(v, type) && !variant_lacks(v, &gpu->info) &&
+    return variant < n && variant_has_type(v, type) && !variant_lacks(v, &gpu->info) &&
            !(choices->findings.failed[family][variant] >> type & 1) &&
            (v->rounding == ROUNDS_NOTHING || choices->may_round);
 }

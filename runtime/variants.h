@@ -35,12 +35,11 @@ enum need {
     NEEDS_BALLOT = 1 << 1,
     NEEDS_8_LANES = 1 << 2, /* subgroups of 8 or more */
     NEEDS_FP16 = 1 << 3,
-    NEEDS_INT8 = 1 << 4,
-    NEEDS_INTEGER_DOT = 1 << 5,
-    NEEDS_MATRIX_16X16X16 = 1 << 6,
-    NEEDS_MATRIX_8X8X8 = 1 << 7,
-    NEEDS_MATRIX_2 = 1 << 8,
-    NEEDS_32_KIB = 1 << 9, /* of shared memory */
+    NEEDS_INTEGER_DOT = 1 << 4,
+    NEEDS_MATRIX_16X16X16 = 1 << 5,
+    NEEDS_MATRIX_8X8X8 = 1 << 6,
+    NEEDS_MATRIX_2 = 1 << 7,
+    NEEDS_32_KIB = 1 << 8, /* of shared memory */
 };
 
 /* What a variant rounds activations to before it multiplies them. It is only taken where that is allowed. */

@@ -60,6 +60,23 @@ struct rms_norm_args {
 };
 
 /*
+ * Activations rounded to 8 bits, of rows of `cols`, a multiple of 32: a row's bytes; then for each block of 32 its step
+ * (f32) and the sums of its two halves (signed 16 bits each). A row has so many words and begins at 16 bytes.
+ */
+#define ROUNDED_BLOCK 32
+#define ROUNDED_WORDS(cols) (((cols) / 4 + (cols) / ROUNDED_BLOCK * 2 + 3) / 4 * 4)
+
+/* y = x, or its RMSNorm, rounded. */
+struct quantize_args {
+    address x;    /* (rows, cols) */
+    address norm; /* (cols) the RMSNorm's weights, or 0 */
+    address y;    /* (rows, ROUNDED_WORDS(cols)) u32 */
+    u32 rows;
+    u32 cols;
+    f32 eps;
+};
+
+/*
  * y[i] = W x[i / x_div] (+ y[i] if accumulate). W is `w`, or if `experts` is not 0 the matrix at w_offset in the slot
  * of expert ids[i]; a slot address of 0 means that this expert is not in this pass and leaves y[i] alone.
  */

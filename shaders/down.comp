@@ -23,7 +23,7 @@ void main()
             continue;
         Row rows[ROWS];
         find_rows(rows, address_add(slot, a.w_offset), first_row, a.rows, a.cols);
-        add_products(sums, rows, Quads(address_add(a.x, k * a.cols * 4)), Floats(a.probs).at[k], a.cols);
+        add_products(sums, rows, address_add(a.x, k * X_ROW_BYTES(a.cols)), Floats(a.probs).at[k], a.cols);
     }
     leave_sums(sums);
     barrier();

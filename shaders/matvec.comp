@@ -27,7 +27,7 @@ void main()
     vec4 sums[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         sums[r] = vec4(0);
-    add_products(sums, rows, Quads(address_add(a.x, i / a.x_div * a.cols * 4)), 1, a.cols);
+    add_products(sums, rows, address_add(a.x, i / a.x_div * X_ROW_BYTES(a.cols)), 1, a.cols);
     leave_sums(sums);
     barrier();
     if (lane() != 0)

@@ -2,13 +2,21 @@
 /*
  * Rows of quantized weights times one vector: what matvec and the fused kernels of a single token share. 64 threads, LANES of
  * them share a row; a thread works on ROWS rows at once so that what it reads of x serves them all; lane l takes parts l,
- * l + LANES, ... of 16 weights. The lanes' sums are added in order, so equal runs give equal bits.
+ * l + LANES, ... of 16 weights; with ROUNDED, where x has been rounded to 8 bits, units of rounded.glsl. The lanes' sums are
+ * added in order, so equal runs give equal bits.
  */
 #include "quant.glsl"
+#ifdef ROUNDED
+#include "rounded.glsl"
+#endif
 
 layout(local_size_x = 64) in;
 layout(constant_id = CONSTANT_LANES) const uint LANES = 32;
+#ifdef ROUNDED
+const bool IS_NORMED = true;
+#else
 layout(constant_id = CONSTANT_IS_NORMED) const bool IS_NORMED = false;
+#endif
 
 #ifndef ROWS
 #define ROWS 2
@@ -21,17 +29,6 @@ uint lane() { return gl_LocalInvocationID.x % LANES; }
 /* The first of this thread's rows, counted from those of workgroup `group`. */
 uint first_row_of(uint group) { return group * GROUP_ROWS + gl_LocalInvocationID.x / LANES * ROWS; }
 
-/* Part p of x, as the parts of weights lie. */
-mat4 part_of(Quads x, uint p)
-{
-    mat4 m;
-    [[unroll]] for (uint j = 0; j < 4; j++)
-        m[j] = x.at[(part_first(p) + QUADS[j]) / 4];
-    return m;
-}
-
-vec4 products(mat4 w, mat4 x) { return w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3]; }
-
 /* This thread's rows of the (n_rows, cols) matrix w. Rows beyond the last one read the last one again. */
 void find_rows(out Row rows[ROWS], uvec2 w, uint first_row, uint n_rows, uint cols)
 {
@@ -39,13 +36,44 @@ void find_rows(out Row rows[ROWS], uvec2 w, uint first_row, uint n_rows, uint co
         rows[r] = row_of(w, min(first_row + r, n_rows - 1), cols);
 }
 
-/* sums += factor * rows * x, this lane's parts of it */
-void add_products(inout vec4 sums[ROWS], Row rows[ROWS], Quads x, float factor, uint cols)
+#ifdef ROUNDED
+
+#define X_ROW_BYTES(cols) (ROUNDED_WORDS(cols) * 4)
+#define STEP UNIT /* columns that a lane takes at a time */
+#define X RoundedUnit
+
+X x_of(uvec2 x, uint u, uint cols) { return rounded_unit(x, u, cols); }
+
+vec4 products(Row row, uint u, X x) { return unit_products(weight_unit(row, u), x); }
+
+#else
+
+#define X_ROW_BYTES(cols) ((cols) * 4)
+#define STEP 16
+#define X mat4
+
+/* Part p of x, as the parts of weights lie. */
+X x_of(uvec2 x, uint p, uint cols)
 {
-    for (uint p = lane(); p < cols / 16; p += LANES) {
-        const mat4 xs = factor * part_of(x, p);
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        m[j] = Quads(x).at[(part_first(p) + QUADS[j]) / 4];
+    return m;
+}
+
+vec4 sums_of_products(mat4 w, mat4 x) { return w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3]; }
+
+vec4 products(Row row, uint p, X x) { return sums_of_products(part(row, p), x); }
+
+#endif
+
+/* sums += factor * rows * x, this lane's share of it */
+void add_products(inout vec4 sums[ROWS], Row rows[ROWS], uvec2 x, float factor, uint cols)
+{
+    for (uint p = lane(); p < cols / STEP; p += LANES) {
+        const X xs = x_of(x, p, cols);
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            sums[r] += products(part(rows[r], p), xs);
+            sums[r] += factor * products(rows[r], p, xs);
     }
 }
 
@@ -72,25 +100,30 @@ float sum_of_lanes(uint slot)
 /*
  * The same for rows * norm(x), norm(x) = x / rms(x) * norm: the factor 1 / rms(x) is common to all columns and the lanes of a
  * row see all of x on their way, so the sums of w * x * norm and of x^2 come from one reading of x. After the barrier
- * sum_of_lanes(r) * norm_factor() is the result.
+ * sum_of_lanes(r) * norm_factor() is the result. What was rounded is normed already.
  */
-void leave_normed_sums(Row rows[ROWS], Quads x, Quads norm, uint cols)
+void leave_normed_sums(Row rows[ROWS], uvec2 x, uvec2 norm, uint cols)
 {
-    vec4 sums[ROWS], squares = vec4(0);
+    vec4 sums[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         sums[r] = vec4(0);
-    for (uint p = lane(); p < cols / 16; p += LANES) {
-        mat4 xs = part_of(x, p);
+#ifdef ROUNDED
+    add_products(sums, rows, x, 1, cols);
+#else
+    vec4 squares = vec4(0);
+    for (uint p = lane(); p < cols / STEP; p += LANES) {
+        X xs = x_of(x, p, cols);
         if (!IS_NORMED) {
-            squares += products(xs, xs);
-            xs = matrixCompMult(xs, part_of(norm, p));
+            squares += sums_of_products(xs, xs);
+            xs = matrixCompMult(xs, x_of(norm, p, cols));
         }
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            sums[r] += products(part(rows[r], p), xs);
+            sums[r] += products(rows[r], p, xs);
     }
-    leave_sums(sums);
     if (!IS_NORMED)
         leave_lane_value(ROWS, squares);
+#endif
+    leave_sums(sums);
 }
 
 float norm_factor(uint cols, float eps) { return IS_NORMED ? 1 : 1 / sqrt(sum_of_lanes(ROWS) / float(cols) + eps); }

@@ -34,7 +34,7 @@ void main()
 
     Row rows[ROWS];
     find_rows(rows, w, first_row, n_rows, a.cols);
-    leave_normed_sums(rows, Quads(a.x), Quads(a.norm), a.cols);
+    leave_normed_sums(rows, a.x, a.norm, a.cols);
     barrier();
     if (lane() != 0)
         return;

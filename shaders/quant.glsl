@@ -6,8 +6,14 @@
  *   part_first(p)   index in its row of part p's first weight
  *   QUADS[j]        where quad j begins, counted from there
  *   part(row, p)    the weights: column j is quad j
- * A row of n weights has n / 16 parts. Rows begin anywhere on an even byte: blocks of 18, 22, 34, 110 and 210 bytes make
- * words unaligned, so they are read through word(), which may touch up to 3 bytes beyond the row. Source: ggml's blocks.
+ * A row of n weights has n / 16 parts. Types with blocks say the last in two steps, as some kernels go on in whole numbers
+ * (rounded.glsl):
+ *   quants(row, p)  quad j is the bytes of word j: 0 to 63; signed if IS_SIGNED; with HAS_LEVELS numbers of levels
+ *   scales(row, p)  weights of quad j are scale[j] * q - minimum[j], or with ZERO scale[j] * (q - ZERO)
+ *   RUNS            so many parts, from a multiple of it on, have the same scales, SCALES different ones. Their weights are
+ *                   as many runs of 16 consecutive ones, RUN_STRIDE apart.
+ * Rows begin anywhere on an even byte: blocks of 18, 22, 34, 110 and 210 bytes make words unaligned, so they are read
+ * through word(), which may touch up to 3 bytes beyond the row. Source: ggml's blocks.
  */
 
 /* A row of quantized weights: the word it begins in, and whether it begins in that word's upper half. */
@@ -76,10 +82,8 @@ uint word(Row row, uint bytes)
     return row.words.at[bytes / 4];
 #else
     const uint half_word = bytes / 2 + row.half_words, at = half_word / 2, odd = half_word & 1;
-    const uint low = row.words.at[at];
-    if (odd == 0)
-        return low;
-    return low >> 16 | row.words.at[at + 1] << 16;
+    const uint low = row.words.at[at], high = row.words.at[at + odd];
+    return mix(low, low >> 16 | high << 16, odd == 1); /* branches would part the loads, see also level_word() */
 #endif
 }
 
@@ -123,7 +127,7 @@ layout(constant_id = CONSTANT_MAGIC) const bool MAGIC = false;
 vec4 bytes4(uint w)
 {
     const uvec4 bytes = uvec4(w & 0xff, w >> 8 & 0xff, w >> 16 & 0xff, w >> 24);
-    return mix(vec4(bytes), uintBitsToFloat(bytes | 0x4b000000) - 8388608, bvec4(MAGIC)); /* see level() */
+    return mix(vec4(bytes), uintBitsToFloat(bytes | 0x4b000000) - 8388608, bvec4(MAGIC)); /* see level_word() */
 }
 
 vec4 signed_bytes4(uint w)
@@ -144,16 +148,25 @@ uint spread4(uint w, uint b)
 /* The 16 levels of the non-linear 4-bit types, packed: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113. Chosen
    words, not an array: an indexed constant array goes to memory on some drivers. With mix, not ?:, whose branches, inlined 16
    times a part, take SwiftShader's compiler minutes and gigabytes. */
-float level(uint i)
+uint level_word(uint i)
 {
     const bool odd = (i & 4) != 0;
-    uint w = mix(mix(0xbfad9881, 0xf6eaddcf, odd), mix(0x26190d01, 0x71594535, odd), i >= 8);
-    return float(int(w << (24 - (i & 3) * 8)) >> 24);
+    return mix(mix(0xbfad9881, 0xf6eaddcf, odd), mix(0x26190d01, 0x71594535, odd), i >= 8);
 }
+
+float level(uint i) { return float(int(level_word(i) << (24 - (i & 3) * 8)) >> 24); }
 
 vec4 levels4(uint nibbles) /* one in each byte */
 {
     return vec4(level(nibbles & 0xf), level(nibbles >> 8 & 0xf), level(nibbles >> 16 & 0xf), level(nibbles >> 24 & 0xf));
+}
+
+uint packed_levels4(uint nibbles) /* the same as signed bytes */
+{
+    uint w = 0;
+    [[unroll]] for (uint k = 0; k < 32; k += 8)
+        w |= (level_word(nibbles >> k & 0xf) >> (nibbles >> k & 3) * 8 & 0xff) << k;
+    return w;
 }
 #endif
 
@@ -195,46 +208,73 @@ mat4 part(Row row, uint p)
     return mat4(floats4(a.xy), floats4(a.zw), floats4(b.xy), floats4(b.zw));
 }
 
-#elif defined(QUANT_Q8_0) /* d, 32 signed bytes: d * q */
+#else
 
+struct Scales {
+    vec4 scale, minimum; /* of each quad */
+};
+
+#if defined(QUANT_Q8_0) || defined(QUANT_IQ4_NL) || defined(QUANT_IQ4_XS) || defined(QUANT_Q4_0) || defined(QUANT_Q4_1) || \
+    defined(QUANT_Q5_0) || defined(QUANT_Q5_1)
+#define RUNS 2
+#define SCALES 1
+#define RUN_STRIDE 16
+#elif defined(QUANT_Q4_K) || defined(QUANT_Q5_K)
+#define RUNS 4
+#define SCALES 2
+#define RUN_STRIDE 16
+#else
+#define RUNS 4
+#define SCALES 4
+#define RUN_STRIDE 32
+#endif
+
+#if defined(QUANT_Q8_0) /* d, 32 signed bytes: d * q */
+
+#define IS_SIGNED
 const uvec4 QUADS = uvec4(0, 4, 8, 12);
 uint part_first(uint p) { return p * 16; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
-    uint block = p / 2 * BLOCK_BYTES, q = block + 2 + p % 2 * 16;
-    float d = half_at(row, block);
-    const uvec4 w = words4(row, q);
-    return d * mat4(signed_bytes4(w.x), signed_bytes4(w.y), signed_bytes4(w.z), signed_bytes4(w.w));
+    return words4(row, p / 2 * BLOCK_BYTES + 2 + p % 2 * 16);
 }
+
+Scales scales(Row row, uint p) { return Scales(vec4(half_at(row, p / 2 * BLOCK_BYTES)), vec4(0)); }
 
 #elif defined(QUANT_Q4_0) || defined(QUANT_Q4_1) || defined(QUANT_Q5_0) || defined(QUANT_Q5_1) || defined(QUANT_IQ4_NL)
 
-/* d, (minimum), (32 high bits), 16 bytes: low nibbles are weights 0-15, high nibbles 16-31. A part takes 8 bytes. */
+/* d, (minimum, negative), (32 high bits), 16 bytes: low nibbles are weights 0-15, high nibbles 16-31. A part takes 8 bytes. */
 const uvec4 QUADS = uvec4(0, 4, 16, 20);
 uint part_first(uint p) { return p / 2 * 32 + p % 2 * 8; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
-    uint block = p / 2 * BLOCK_BYTES, q = block + BLOCK_BYTES - 16 + p % 2 * 8;
-    float d = half_at(row, block);
+    uint q = p / 2 * BLOCK_BYTES + BLOCK_BYTES - 16 + p % 2 * 8;
     const uvec2 w = words2(row, q);
     uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
-#if defined(QUANT_IQ4_NL)
-    return d * mat4(levels4(n.x), levels4(n.y), levels4(n.z), levels4(n.w));
-#else
 #if defined(QUANT_Q5_0) || defined(QUANT_Q5_1)
     uint high = word(row, q - p % 2 * 8 - 4), first = p % 2 * 8;
     n |= uvec4(spread4(high, first), spread4(high, first + 4), spread4(high, first + 16), spread4(high, first + 20)) << 4;
 #endif
-#if defined(QUANT_Q4_0)
-    const float shift = -8 * d;
+    return n;
+}
+
+#if defined(QUANT_IQ4_NL)
+#define HAS_LEVELS
+#elif defined(QUANT_Q4_0)
+#define ZERO 8
 #elif defined(QUANT_Q5_0)
-    const float shift = -16 * d;
-#else
-    float shift = half_at(row, block + 2);
+#define ZERO 16
 #endif
-    return mat4(d * bytes4(n.x) + shift, d * bytes4(n.y) + shift, d * bytes4(n.z) + shift, d * bytes4(n.w) + shift);
+
+Scales scales(Row row, uint p)
+{
+    uint block = p / 2 * BLOCK_BYTES;
+#if defined(QUANT_Q4_1) || defined(QUANT_Q5_1)
+    return Scales(vec4(half_at(row, block)), vec4(-half_at(row, block + 2)));
+#else
+    return Scales(vec4(half_at(row, block)), vec4(0));
 #endif
 }
 
@@ -245,12 +285,23 @@ mat4 part(Row row, uint p)
 const uvec4 QUADS = uvec4(0, 4, 32, 36);
 uint part_first(uint p) { return p / 4 * 64 + p % 4 * 8; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
-    uint block = p / PARTS * BLOCK_BYTES, chunk = p % PARTS / 4, q = block + BLOCK_BYTES - 128 + p % PARTS * 8;
+    uint block = p / PARTS * BLOCK_BYTES, q = block + BLOCK_BYTES - 128 + p % PARTS * 8;
+    const uvec2 w = words2(row, q);
+    uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
+#if defined(QUANT_Q5_K)
+    const uvec2 high = words2(row, block + 16 + p % 4 * 8) >> p % PARTS / 4 * 2;
+    n |= uvec4(high & 0x01010101, high >> 1 & 0x01010101) << 4;
+#endif
+    return n;
+}
+
+Scales scales(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, chunk = p % PARTS / 4;
     const uvec4 head = words4(row, block);
     vec2 d = unpackHalf2x16(head.x);
-
     /* scales of sub-blocks 2 chunk and 2 chunk + 1 in the bytes of one half word each */
     const uvec3 s = head.yzw >> chunk % 2 * 16;
     uint scales, minimums;
@@ -261,62 +312,60 @@ mat4 part(Row row, uint p)
         scales = (s.z & 0x0f0f) | (s.x >> 2 & 0x3030);
         minimums = (s.z >> 4 & 0x0f0f) | (s.y >> 2 & 0x3030);
     }
-    vec2 scale = d.x * vec2(scales & 0xff, scales >> 8), minimum = d.y * vec2(minimums & 0xff, minimums >> 8);
-
-    const uvec2 w = words2(row, q);
-    uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
-#if defined(QUANT_Q5_K)
-    const uvec2 high = words2(row, block + 16 + p % 4 * 8) >> chunk * 2;
-    n |= uvec4(high & 0x01010101, high >> 1 & 0x01010101) << 4;
-#endif
-    return mat4(scale.x * bytes4(n.x) - minimum.x, scale.x * bytes4(n.y) - minimum.x, scale.y * bytes4(n.z) - minimum.y,
-                scale.y * bytes4(n.w) - minimum.y);
+    return Scales(d.x * vec2(scales & 0xff, scales >> 8).xxyy, d.y * vec2(minimums & 0xff, minimums >> 8).xxyy);
 }
 
 #elif defined(QUANT_Q6_K)
 
 /* 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d. Half h of a block: weight l + 32 j (l < 32, j < 4) has
    its low nibble in byte 64h + 32 (j & 1) + l (low nibble for j < 2) and its high bits in byte 32h + l, bits 2j. */
+#define ZERO 32
 const uvec4 QUADS = uvec4(0, 32, 64, 96);
 uint part_first(uint p) { return p / 8 * 128 + p % 8 * 4; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
     uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
     uint a = word(row, block + h * 64 + l), b = word(row, block + h * 64 + 32 + l);
     uint high = word(row, block + 128 + h * 32 + l);
-    uvec4 n = uvec4((a & 0x0f0f0f0f) | (high << 4 & 0x30303030), (b & 0x0f0f0f0f) | (high << 2 & 0x30303030),
-                    (a >> 4 & 0x0f0f0f0f) | (high & 0x30303030), (b >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x30303030));
+    return uvec4((a & 0x0f0f0f0f) | (high << 4 & 0x30303030), (b & 0x0f0f0f0f) | (high << 2 & 0x30303030),
+                 (a >> 4 & 0x0f0f0f0f) | (high & 0x30303030), (b >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x30303030));
+}
+
+Scales scales(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8;
     /* scale 8h + l / 16 + 2j: every second byte of 8 */
-    uint s = block + 192 + h * 8, shift = l / 16 * 8;
-    const uvec2 each = words2(row, s) >> shift;
+    const uvec2 s = words2(row, block + 192 + h * 8) >> p % 8 / 4 * 8;
     float d = half_at(row, block + 208);
-    vec4 scale = d * vec4(int(each.x << 24) >> 24, int(each.x << 8) >> 24, int(each.y << 24) >> 24, int(each.y << 8) >> 24);
-    return mat4(scale.x * (bytes4(n.x) - 32), scale.y * (bytes4(n.y) - 32), scale.z * (bytes4(n.z) - 32),
-                scale.w * (bytes4(n.w) - 32));
+    return Scales(d * vec4(int(s.x << 24) >> 24, int(s.x << 8) >> 24, int(s.y << 24) >> 24, int(s.y << 8) >> 24), vec4(0));
 }
 
 #elif defined(QUANT_Q3_K)
 
 /* 32 bytes of high bits, 64 of bit pairs, 12 of 16 scales of 6 bits, d. Half h: weight l + 32 j has bits 2j of byte 32h + l
    and high bit 4h + j of byte l; a clear high bit takes 4 off. */
+#define ZERO 4
 const uvec4 QUADS = uvec4(0, 32, 64, 96);
 uint part_first(uint p) { return p / 8 * 128 + p % 8 * 4; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
     uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
     uint q = word(row, block + 32 + h * 32 + l), high = word(row, block + l) >> h * 4;
+    const uvec4 shift = uvec4(0, 1, 2, 3);
+    return (uvec4(q) >> shift * 2 & 0x03030303) | (uvec4(high) >> shift & 0x01010101) << 2;
+}
+
+Scales scales(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8;
     /* scales: 16 low nibbles in 8 bytes (first 8 low, last 8 high), 16 high pairs in the next 4; ours are 8h + l / 16 + 2j */
     const uvec2 low = words2(row, block + 96) >> h * 4;
-    const uint top = word(row, block + 104) >> h * 4, shift = l / 16 * 8;
+    const uint top = word(row, block + 104) >> h * 4, shift = p % 8 / 4 * 8;
     uvec2 six = (low & 0x0f0f0f0f | uvec2(top << 4, top << 2) & 0x30303030) >> shift;
     float d = half_at(row, block + 108);
-    vec4 scale = d * (vec4(six.x & 0xff, six.x >> 16 & 0xff, six.y & 0xff, six.y >> 16 & 0xff) - 32);
-    mat4 m;
-    [[unroll]] for (uint j = 0; j < 4; j++)
-        m[j] = scale[j] * (bytes4((q >> j * 2 & 0x03030303) | (high >> j & 0x01010101) << 2) - 4);
-    return m;
+    return Scales(d * (vec4(six.x & 0xff, six.x >> 16 & 0xff, six.y & 0xff, six.y >> 16 & 0xff) - 32), vec4(0));
 }
 
 #elif defined(QUANT_Q2_K)
@@ -325,36 +374,61 @@ mat4 part(Row row, uint p)
 const uvec4 QUADS = uvec4(0, 32, 64, 96);
 uint part_first(uint p) { return p / 8 * 128 + p % 8 * 4; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
-    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, l = p % 8 * 4;
-    uint q = word(row, block + 16 + h * 32 + l);
+    uint q = word(row, p / PARTS * BLOCK_BYTES + 16 + p % PARTS / 8 * 32 + p % 8 * 4);
+    return uvec4(q) >> uvec4(0, 2, 4, 6) & 0x03030303;
+}
+
+Scales scales(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8, shift = p % 8 / 4 * 8;
     vec2 d = unpackHalf2x16(word(row, block + 80));
-    uint shift = l / 16 * 8;
     const uvec2 s = words2(row, block + h * 8) >> shift;
     uvec4 each = uvec4(s.x, s.x >> 16, s.y, s.y >> 16);
-    vec4 scale = d.x * vec4(each & 0xf), minimum = d.y * vec4(each >> 4 & 0xf);
-    mat4 m;
-    [[unroll]] for (uint j = 0; j < 4; j++)
-        m[j] = scale[j] * bytes4(q >> j * 2 & 0x03030303) - minimum[j];
-    return m;
+    return Scales(d.x * vec4(each & 0xf), d.y * vec4(each >> 4 & 0xf));
 }
 
 #elif defined(QUANT_IQ4_XS)
 
 /* d, 8 high pairs of scales in 16 bits, 8 low nibbles in 4 bytes, 128 bytes: 8 sub-blocks laid out as in IQ4_NL. */
+#define HAS_LEVELS
 const uvec4 QUADS = uvec4(0, 4, 16, 20);
 uint part_first(uint p) { return p / 2 * 32 + p % 2 * 8; }
 
-mat4 part(Row row, uint p)
+uvec4 quants(Row row, uint p)
 {
-    uint block = p / PARTS * BLOCK_BYTES, sub = p % PARTS / 2, q = block + 8 + p % PARTS * 8;
+    uint q = p / PARTS * BLOCK_BYTES + 8 + p % PARTS * 8;
+    const uvec2 w = words2(row, q);
+    return uvec4(w, w >> 4) & 0x0f0f0f0f;
+}
+
+Scales scales(Row row, uint p)
+{
+    uint block = p / PARTS * BLOCK_BYTES, sub = p % PARTS / 2;
     const uvec2 head = words2(row, block);
     const uint low = head.y >> sub * 4 & 0xf, high = head.x >> (16 + sub * 2) & 3;
-    float scale = unpackHalf2x16(head.x).x * (float(low | high << 4) - 32);
-    const uvec2 w = words2(row, q);
-    const uvec4 n = uvec4(w, w >> 4) & 0x0f0f0f0f;
-    return scale * mat4(levels4(n.x), levels4(n.y), levels4(n.z), levels4(n.w));
+    return Scales(vec4(unpackHalf2x16(head.x).x * (float(low | high << 4) - 32)), vec4(0));
+}
+
+#endif
+
+mat4 part(Row row, uint p)
+{
+    const uvec4 q = quants(row, p);
+    const Scales s = scales(row, p);
+    mat4 m;
+    [[unroll]] for (uint j = 0; j < 4; j++)
+#if defined(HAS_LEVELS)
+        m[j] = s.scale[j] * levels4(q[j]);
+#elif defined(IS_SIGNED)
+        m[j] = s.scale[j] * signed_bytes4(q[j]);
+#elif defined(ZERO)
+        m[j] = s.scale[j] * bytes4(q[j]) - ZERO * s.scale[j]; /* both products are exact */
+#else
+        m[j] = s.scale[j] * bytes4(q[j]) - s.minimum[j];
+#endif
+    return m;
 }
 
 #endif

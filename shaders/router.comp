@@ -23,7 +23,7 @@ void main()
     const uint tid = gl_LocalInvocationID.x, first_row = first_row_of(gl_WorkGroupID.x);
     Row rows[ROWS];
     find_rows(rows, a.w, first_row, a.n_experts, a.cols);
-    leave_normed_sums(rows, Quads(a.x), Quads(a.norm), a.cols);
+    leave_normed_sums(rows, a.x, a.norm, a.cols);
     barrier();
 
     SharedFloats logits = SharedFloats(a.logits);

@@ -7,6 +7,7 @@ scoria_test(test_dispatches SOURCES ${forward_sources} LIBS scoria_runtime LABEL
 scoria_test(test_session SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_top SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 
+scoria_test(test_rounded SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_batch_sizes SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_host_experts SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_experts SOURCES ${forward_sources} LIBS scoria_runtime scoria_replay LABELS driver)

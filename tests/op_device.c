@@ -12,7 +12,7 @@
 
 #include "model_builder.h"
 
-enum { MEMORY_BYTES = 64 << 20, GUARD_BYTES = 80, POISON = 0xFF };
+enum { MEMORY_BYTES = 64 << 20, GUARD_BYTES = 80, POISON = 0xFF, SCRATCH_WORDS = 1 << 14 };
 
 int op_device_create(void **state)
 {
@@ -66,7 +66,10 @@ bool op_takes_case(const struct op_device *d, enum family family, uint32_t varia
         first++;
     while (base + 1 < n && variants[base].needs)
         base++;
-    return variant == first || variant == base || ((uint32_t)type % 5 == variant % 5 && number % 2 == 0);
+    const bool is_first_q8 = family == FAMILY_MATVEC && variants[variant].rounding == ROUNDS_TO_Q8 &&
+                             variants[variant - 1].rounding != ROUNDS_TO_Q8;
+    return variant == first || variant == base ||
+           ((is_first_q8 || (uint32_t)type % 5 == variant % 5) && number % 2 == 0);
 }
 
 uint32_t op_n_compiled(const struct op_device *d)
@@ -94,6 +97,16 @@ void op_check_compiled(const struct op_device *d, uint32_t n, const struct varia
         fail_msg("%s: the kernel %s should have been compiled and no other", v->name, name);
 }
 
+struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols)
+{
+    struct tensor t = {.address = d->memory.address + d->used + GUARD_BYTES, .type = type, .rows = rows, .cols = cols};
+    const size_t size = (size_t)tensor_size_bytes(&t);
+    d->used += GUARD_BYTES + (size + 15) / 16 * 16;
+    if (d->used + GUARD_BYTES > MEMORY_BYTES)
+        fail_msg("a case takes more than the test's memory");
+    return t;
+}
+
 static void begin(struct op_device *d, uint64_t seed, bool replayed)
 {
     memset(d->memory.mapped, POISON, d->used);
@@ -101,6 +114,8 @@ static void begin(struct op_device *d, uint64_t seed, bool replayed)
     d->n_writes = 0;
     d->seed = seed;
     d->error = (struct sc_error){0};
+    d->scratch = op_tensor(d, SC_F32, 1, SCRATCH_WORDS);
+    d->commands.scratch = (struct access){.address = d->scratch.address, .size_bytes = tensor_size_bytes(&d->scratch)};
     commands_begin(&d->commands, replayed);
 }
 
@@ -112,16 +127,6 @@ void op_begin(struct op_device *d, uint64_t seed)
 void op_begin_replayed(struct op_device *d, uint64_t seed)
 {
     begin(d, seed, true);
-}
-
-struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols)
-{
-    struct tensor t = {.address = d->memory.address + d->used + GUARD_BYTES, .type = type, .rows = rows, .cols = cols};
-    const size_t size = (size_t)tensor_size_bytes(&t);
-    d->used += GUARD_BYTES + (size + 15) / 16 * 16;
-    if (d->used + GUARD_BYTES > MEMORY_BYTES)
-        fail_msg("a case takes more than the test's memory");
-    return t;
 }
 
 struct routing op_routing(struct op_device *d, uint32_t n, uint32_t n_used, uint32_t n_experts)
@@ -150,6 +155,15 @@ struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float
     float *values = op_floats(d, t);
     for (size_t i = 0; i < (size_t)rows * cols; i++)
         values[i] = sigma * random_normal(&d->seed);
+    return t;
+}
+
+struct tensor op_whole(struct op_device *d, uint32_t rows, uint32_t cols)
+{
+    struct tensor t = op_tensor(d, SC_F32, rows, cols);
+    float *values = op_floats(d, t);
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        values[i] = (float)(i % 4 == 0 ? 127 : (int)(random_u64(&d->seed) % 255) - 127) / 64;
     return t;
 }
 
@@ -216,6 +230,9 @@ void op_case(struct op_judge *j, struct op_device *d, uint64_t seed, const char 
 
 static bool may_write(const struct op_device *d, size_t at)
 {
+    const size_t scratch = (size_t)(d->scratch.address - d->memory.address);
+    if (at >= scratch && at < scratch + SCRATCH_WORDS * sizeof(uint32_t))
+        return true;
     for (uint32_t i = 0; i < d->n_writes; i++)
         if (at >= d->writes[i].from && at < d->writes[i].to)
             return true;

@@ -22,7 +22,8 @@ struct op_device {
         size_t from, to;
     } writes[OP_MAX_WRITES];
     uint32_t n_writes;
-    uint64_t seed; /* the generator's state */
+    struct tensor scratch; /* of the commands; may always be written */
+    uint64_t seed;         /* the generator's state */
     struct sc_error error;
 };
 
@@ -36,7 +37,8 @@ const struct variant *op_use_variant(struct op_device *d, enum family family, ui
 
 /*
  * Whether the case of this number is for this variant: all are for the one that the device takes unasked and for the
- * one that GPUs do, half of those of some types for each of the others.
+ * one that GPUs do; half of them for matvec's first in whole numbers; half of those of some types for each of the
+ * others.
  */
 bool op_takes_case(const struct op_device *d, enum family family, uint32_t variant, enum sc_type type, size_t number);
 
@@ -53,6 +55,9 @@ struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, u
 
 /* The same, with normally distributed values (f32 only). */
 struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float sigma);
+
+/* The same with whole multiples of a 64th up to 127 of them, among every 4 one of 127: what no variant rounds. */
+struct tensor op_whole(struct op_device *d, uint32_t rows, uint32_t cols);
 
 /* The routing of n tokens: their ids are to be filled in. */
 struct routing op_routing(struct op_device *d, uint32_t n, uint32_t n_used, uint32_t n_experts);

@@ -22,12 +22,26 @@ double reference_dot_bound(struct sum s, uint32_t n, uint32_t roundings)
     return roundings * OP_EPS / 2 * OP_SECOND_ORDER * s.magnitude + flushed;
 }
 
-double reference_half_bound(struct sum s, const float *w, uint32_t n)
+static double magnitude(const float *w, uint32_t n)
 {
-    double w_magnitude = 0;
+    double sum = 0;
     for (uint32_t i = 0; i < n; i++)
-        w_magnitude += fabs((double)w[i]);
-    return OP_SECOND_ORDER * (2 * s.magnitude / 1024 + (s.x_magnitude + w_magnitude) / (1 << 24));
+        sum += fabs((double)w[i]);
+    return sum;
+}
+
+double reference_rounding_bound(enum rounding rounding, struct sum s, const float *w, const float *x, uint32_t n)
+{
+    double error = 0;
+    if (rounding == ROUNDS_TO_F16)
+        error = 2 * s.magnitude / 1024 + (s.x_magnitude + magnitude(w, n)) / (1 << 24);
+    for (uint32_t i = 0; rounding == ROUNDS_TO_Q8 && i < n; i += ROUNDED_BLOCK) {
+        double largest = 0;
+        for (uint32_t k = i; k < i + ROUNDED_BLOCK; k++)
+            largest = fmax(largest, fabs((double)x[k]));
+        error += magnitude(w + i, ROUNDED_BLOCK) * largest / 127 / 2;
+    }
+    return OP_SECOND_ORDER * error;
 }
 
 /*
@@ -140,8 +154,9 @@ void reference_attention(struct bounded *y, const float *q, const float *k, cons
     for (uint32_t j = first; j < n; j++) {
         const struct sum dot = reference_dot(q, k + ((uint64_t)j * s.n_kv_heads + kv_head) * dim, dim);
         score[j] = scale * dot.value;
-        wrong[j] =
-            scale * (dot.magnitude * score_ulps + (s.in_halves ? reference_half_bound(dot, q, dim) / OP_EPS : 0));
+        const double rounding =
+            reference_rounding_bound(s.in_halves ? ROUNDS_TO_F16 : ROUNDS_NOTHING, dot, q, NULL, dim);
+        wrong[j] = scale * (dot.magnitude * score_ulps + rounding / OP_EPS);
         best = fmax(best, score[j]);
     }
     for (uint32_t j = first; j < n; j++) {

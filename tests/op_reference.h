@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "variants.h"
+
 #define OP_EPS ((double)FLT_EPSILON)
 #define OP_SECOND_ORDER 1.01
 
@@ -24,9 +26,11 @@ struct sum reference_dot(const float *w, const float *x, uint32_t n);
 /* The bound of a sum of n products whose terms each go through so many roundings. */
 double reference_dot_bound(struct sum s, uint32_t n, uint32_t roundings);
 
-/* What is added to it where the weights and x are halves: off by 2^-10 of their size, or 2^-24 if they are subnormal.
+/*
+ * What is added to it for a variant that rounds more than sums. To halves, the weights and x: off by 2^-10 of their
+ * size, or 2^-24 if they are subnormal. To 8 bits, x alone: off by half a step, a 127th of the largest in its block.
  */
-double reference_half_bound(struct sum s, const float *w, uint32_t n);
+double reference_rounding_bound(enum rounding rounding, struct sum s, const float *w, const float *x, uint32_t n);
 
 struct bounded {
     double value, bound;

@@ -47,8 +47,10 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     op_case(j, d, seed, "%s %s %ux%u, %u of %u experts, %u tokens, %s", info->name, v->name, c.rows, c.cols, c.n_used,
             c.n_experts, c.n, op_fill_names[fill]);
     const uint32_t n_pairs = c.n * c.n_used;
+    const uint32_t x_rows = c.x_per_pair ? n_pairs : c.n;
+    const bool is_whole = v->rounding == ROUNDS_TO_Q8 && seed % 2;
     struct tensor table = op_tensor(d, SC_F32, c.n_experts, 2),
-                  x = op_random(d, c.x_per_pair ? n_pairs : c.n, c.cols, 1);
+                  x = is_whole ? op_whole(d, x_rows, c.cols) : op_random(d, x_rows, c.cols, 1);
     struct tensor y = op_tensor(d, SC_F32, n_pairs, c.rows);
     struct routing r = op_routing(d, c.n, c.n_used, c.n_experts);
     uint32_t *ids = op_words(d, r.ids);
@@ -82,14 +84,13 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
             info->dequantize(op_host(d, w[e].address), weights, (size_t)c.rows * (c.cols / info->block_size));
         for (uint32_t i = 0; i < n_pairs; i++)
             for (uint32_t row = 0; row < c.rows && ids[i] == e && !is_missing(c, e); row++) {
-                const uint32_t from = c.x_per_pair ? i : i / c.n_used;
-                const struct sum want =
-                    reference_dot(weights + (size_t)row * c.cols, op_floats(d, x) + from * c.cols, c.cols);
+                const float *w_row = weights + (size_t)row * c.cols,
+                            *column = op_floats(d, x) + (c.x_per_pair ? i : i / c.n_used) * c.cols;
+                const struct sum want = reference_dot(w_row, column, c.cols);
+                const double rounding =
+                    is_whole ? 0 : reference_rounding_bound(v->rounding, want, w_row, column, c.cols);
                 op_judge_value(j, i, row, (double)op_floats(d, y)[i * c.rows + row], want.value,
-                               reference_dot_bound(want, c.cols, v->roundings(v, c.cols)) +
-                                   (v->rounding == ROUNDS_TO_F16
-                                        ? reference_half_bound(want, weights + (size_t)row * c.cols, c.cols)
-                                        : 0));
+                               reference_dot_bound(want, c.cols, v->roundings(v, c.cols)) + rounding);
             }
     }
     free(weights);
@@ -117,7 +118,7 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
                 op_takes_case(d, family, variant, types[i].type, k) &&
                 op_use_variant(d, family, variant, types[i].type)) {
                 const enum op_fill fill = (enum op_fill)((i + k) % OP_N_FILLS);
-                const bool fits = v->rounding == ROUNDS_NOTHING || fill != OP_FILL_LARGE; /* in halves */
+                const bool fits = v->rounding != ROUNDS_TO_F16 || fill != OP_FILL_LARGE; /* in halves */
                 check_case(&judge, d, v, &types[i], c, fits ? fill : OP_FILL_RANDOM, 1000 * k + i);
             }
         }

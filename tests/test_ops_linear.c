@@ -51,7 +51,8 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     op_case(j, d, seed, "%s %s%s %ux%u, %u tokens, %s", info->name, v->name, add ? " added" : "", c.rows, c.cols, c.n,
             op_fill_names[fill]);
     struct tensor w = op_tensor(d, info->type, c.rows, c.cols);
-    struct tensor x = op_random(d, c.n, c.cols, 1);
+    const bool is_whole = v->rounding == ROUNDS_TO_Q8 && seed % 2;
+    struct tensor x = is_whole ? op_whole(d, c.n, c.cols) : op_random(d, c.n, c.cols, 1);
     struct tensor y = add ? op_random(d, c.n, c.rows, 1) : op_tensor(d, SC_F32, c.n, c.rows);
     op_fill_weights(op_host(d, w.address), info->type, c.rows, c.cols, fill, &d->seed);
     if (add)
@@ -69,14 +70,15 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     for (uint32_t r = 0; r < c.rows; r++, row += (size_t)blocks * info->block_bytes) {
         info->dequantize(row, weights, blocks);
         for (uint32_t t = 0; t < c.n; t++) {
-            struct sum want = reference_dot(weights, xs + (size_t)t * c.cols, c.cols);
+            const float *column = xs + (size_t)t * c.cols;
+            struct sum want = reference_dot(weights, column, c.cols);
+            const double rounding = is_whole ? 0 : reference_rounding_bound(v->rounding, want, weights, column, c.cols);
             if (add) {
                 want.value += (double)had[t * c.rows + r];
                 want.magnitude += had[t * c.rows + r] < 0 ? -(double)had[t * c.rows + r] : (double)had[t * c.rows + r];
             }
             op_judge_value(j, t, r, (double)got[t * c.rows + r], want.value,
-                           reference_dot_bound(want, c.cols, v->roundings(v, c.cols) + add) +
-                               (v->rounding == ROUNDS_TO_F16 ? reference_half_bound(want, weights, c.cols) : 0));
+                           reference_dot_bound(want, c.cols, v->roundings(v, c.cols) + add) + rounding);
         }
     }
     free(weights);
@@ -118,11 +120,11 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
             if (family_for(c.n) != family || !op_type_has_columns(&types[i], c.cols) ||
                 !op_takes_case(d, family, variant, types[i].type, k) ||
                 !op_use_variant(d, family, variant, types[i].type) ||
-                (huge &&
-                 (types[i].type != SC_Q4_0 || v->constants[CONSTANT_LANES] != 32 || v->constants[CONSTANT_MAGIC])))
+                (huge && (types[i].type != SC_Q4_0 || v->constants[CONSTANT_LANES] != 32 ||
+                          v->constants[CONSTANT_MAGIC] || v->rounding)))
                 continue;
             for (uint32_t fill = 0; fill < (huge ? 1 : OP_N_FILLS); fill++)
-                if (v->rounding == ROUNDS_NOTHING || fill != OP_FILL_LARGE) /* beyond what halves hold */
+                if (v->rounding != ROUNDS_TO_F16 || fill != OP_FILL_LARGE) /* beyond what halves hold */
                     check_case(&judge, d, v, &types[i], c, fill, (fill + k) % 2 == 1, 1000 * k + 10 * i + fill);
         }
     if (judge.n_cases)

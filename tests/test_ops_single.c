@@ -22,20 +22,21 @@ struct input {
     struct tensor x;
     struct norm norm;
     double normed[MAX_COLUMNS];
+    float nearly[MAX_COLUMNS]; /* the same in fp32 */
 };
 
-static void make_input(struct input *in, struct op_device *d, const struct variant *v, uint32_t cols)
+static void make_input(struct input *in, struct op_device *d, uint32_t cols)
 {
     in->x = op_random(d, 1, cols, 3);
-    in->norm = (struct norm){.w = op_random(d, 1, cols, 1), .eps = EPS, .scratch = op_tensor(d, SC_F32, 1, cols)};
-    if (v->constants[CONSTANT_IS_NORMED])
-        op_writes(d, in->norm.scratch);
+    in->norm = (struct norm){.w = op_random(d, 1, cols, 1), .eps = EPS};
     const float *x = op_floats(d, in->x), *w = op_floats(d, in->norm.w);
     double squares = 0;
     for (uint32_t i = 0; i < cols; i++)
         squares += (double)x[i] * (double)x[i];
-    for (uint32_t i = 0; i < cols; i++)
+    for (uint32_t i = 0; i < cols; i++) {
         in->normed[i] = (double)x[i] / sqrt(squares / cols + (double)EPS) * (double)w[i];
+        in->nearly[i] = (float)in->normed[i];
+    }
 }
 
 /* One row of a (rows, cols) matrix times the norm of x, and what the variant may be off by. */
@@ -53,7 +54,8 @@ static struct bounded normed_dot(struct op_device *d, const struct variant *v, s
         s.magnitude += fabs((double)weights[i] * in->normed[i]);
         s.x_magnitude += fabs(in->normed[i]);
     }
-    return (struct bounded){s.value, reference_dot_bound(s, w.cols, v->roundings(v, w.cols))};
+    return (struct bounded){s.value, reference_dot_bound(s, w.cols, v->roundings(v, w.cols)) +
+                                         reference_rounding_bound(v->rounding, s, weights, in->nearly, w.cols)};
 }
 
 static struct tensor make_weights(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols)
@@ -108,7 +110,7 @@ static void check_qkv(struct op_judge *j, struct op_device *d, const struct vari
             c.n_rot, c.cols, c.n_past, sc_type_info(kv_type)->name);
     const uint32_t kv_cols = c.n_kv_heads * c.head_dim, cols[3] = {c.n_heads * c.head_dim, kv_cols, kv_cols};
     struct input in;
-    make_input(&in, d, v, c.cols);
+    make_input(&in, d, c.cols);
     struct tensor w[3], q = op_tensor(d, SC_F32, 1, cols[0]), unused = op_tensor(d, SC_F32, 1, kv_cols);
     for (uint32_t i = 0; i < 3; i++)
         w[i] = make_weights(d, types[i], cols[i], c.cols);
@@ -235,7 +237,7 @@ static void gate_up_case(struct op_judge *j, struct op_device *d, const struct v
             c.n_used, c.n_experts, c.missing);
     struct input in;
     struct chosen x = {0};
-    make_input(&in, d, v, c.cols);
+    make_input(&in, d, c.cols);
     struct tensor y = op_tensor(d, SC_F32, c.n_used, c.rows);
     if (c.n_experts) {
         uint32_t bytes = 0;
@@ -284,6 +286,7 @@ static void down_case(struct op_judge *j, struct op_device *d, const struct vari
     const uint32_t blocks = c.cols / info->block_size;
     for (uint32_t row = 0; row < c.rows; row++) {
         struct sum want = {.value = (double)op_floats_before(d, y)[row]};
+        double rounding = 0;
         want.magnitude = fabs(want.value);
         for (uint32_t k = 0; k + c.missing < c.n_used; k++) {
             info->dequantize((const uint8_t *)op_host(d, x.w[0][k].address) + (size_t)row * blocks * info->block_bytes,
@@ -293,9 +296,12 @@ static void down_case(struct op_judge *j, struct op_device *d, const struct vari
             want.value += prob * s.value;
             want.magnitude += fabs(prob) * s.magnitude;
             want.x_magnitude += fabs(prob) * s.x_magnitude;
+            rounding +=
+                fabs(prob) * reference_rounding_bound(v->rounding, s, weights, op_floats(d, h) + k * c.cols, c.cols);
         }
         op_judge_value(j, 0, row, (double)op_floats(d, y)[row], want.value,
-                       reference_dot_bound(want, c.cols * c.n_used, v->roundings(v, c.cols * c.n_used) + c.n_used));
+                       reference_dot_bound(want, c.cols * c.n_used, v->roundings(v, c.cols * c.n_used) + c.n_used) +
+                           rounding);
     }
     free(weights);
 }
@@ -317,7 +323,7 @@ static void router_case(struct op_judge *j, struct op_device *d, const struct va
     op_case(j, d, 100 * i + type, "%s %s, %u of %u experts, %u columns%s", sc_type_info(type)->name, v->name, c.n_used,
             c.n_experts, c.cols, has_host ? ", for the host too" : "");
     struct input in;
-    make_input(&in, d, v, c.cols);
+    make_input(&in, d, c.cols);
     struct tensor w = make_weights(d, type, c.n_experts, c.cols), counter = op_tensor(d, SC_F32, 1, 1);
     struct tensor logits = op_tensor(d, SC_F32, 1, c.n_experts), normed = op_tensor(d, SC_F32, 1, c.cols);
     struct tensor copy = op_tensor(d, SC_F32, 1, c.n_used), none = {0};
