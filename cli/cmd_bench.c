@@ -101,8 +101,34 @@ static bool measure(struct bench *b, bool is_prompt, const struct integers *leng
             if (!run_once(b, &r, r.n, &r.seconds[k], e))
                 return false;
         bench_report_add(&b->report, &r);
-        if (b->o->curve)
-            b->curve[i] = best_speed(&r);
+    }
+    return true;
+}
+
+/* The tests take turns: whatever else the machine does for some seconds would be a dip of the curve. */
+static bool measure_curve(struct bench *b, const struct integers *lengths, size_t depth, struct sc_error *e)
+{
+    static struct bench_result results[N_ELEMENTS(curve_lengths)];
+    const size_t n_warm = b->o->no_warmup ? 0 : 1, n_rounds = n_warm + (size_t)b->o->repetitions;
+    double unused;
+
+    for (size_t round = 0; round < n_rounds; round++) {
+        if (round == n_warm)
+            sc_session_reset_stats(b->session);
+        for (size_t i = 0; i < lengths->n; i++) {
+            struct bench_result *r = &results[i];
+
+            r->is_prompt = true;
+            r->n = (size_t)lengths->values[i];
+            r->depth = depth;
+            r->n_runs = round < n_warm ? 0 : round - n_warm + 1;
+            if (!run_once(b, r, r->n, r->n_runs ? &r->seconds[r->n_runs - 1] : &unused, e))
+                return false;
+        }
+    }
+    for (size_t i = 0; i < lengths->n; i++) {
+        bench_report_add(&b->report, &results[i]);
+        b->curve[i] = best_speed(&results[i]);
     }
     return true;
 }
@@ -111,8 +137,9 @@ static bool measure_at(struct bench *b, size_t depth, const struct integers *pro
                        struct sc_error *e)
 {
     sc_session_truncate(b->session, 0);
-    return sc_session_eval(b->session, b->tokens, depth, NULL, 0, e) && measure(b, true, prompt, depth, e) &&
-           measure(b, false, generate, depth, e);
+    return sc_session_eval(b->session, b->tokens, depth, NULL, 0, e) &&
+           (b->o->curve ? measure_curve(b, prompt, depth, e)
+                        : measure(b, true, prompt, depth, e) && measure(b, false, generate, depth, e));
 }
 
 static bool prepare(struct bench *b, size_t longest, struct sc_error *e)

@@ -341,6 +341,59 @@ static void test_eval(void **state)
     }
 }
 
+/* Greedy tokens behind the prompt: a call that fails is made again. Returns how many failed. */
+static uint32_t continue_greedily(struct sc_session *session, sc_token *got, uint32_t n, enum sc_code code)
+{
+    struct sc_candidate best;
+    uint32_t n_failed = 0;
+    sc_session_truncate(session, 0);
+    for (uint32_t i = 0; i < n;) {
+        struct sc_error e = {0};
+        const uint32_t n_past = sc_session_n_past(session);
+        size_t n_top = 1;
+        if (i == 0 ? sc_session_eval_top(session, t.tokens, N_PROMPT, &best, &n_top, &e)
+                   : sc_session_eval_top(session, &got[i - 1], 1, &best, &n_top, &e)) {
+            got[i++] = best.token;
+            continue;
+        }
+        assert_int_equal(e.code, code);
+        assert_int_equal(sc_session_n_past(session), n_past);
+        assert_true(++n_failed == 1);
+    }
+    return n_failed;
+}
+
+/* A fault in a pass that was begun unasked is told by the call that asks for it, if it is one then still. */
+static void test_ahead(void **state)
+{
+    enum { N = N_TOKENS - N_PROMPT + 1 };
+    struct sc_engine_params p = params;
+    sc_token want[N], got[N];
+    (void)state;
+    p.vram_bytes = 0;
+    p.cpu_experts = SC_CPU_OFF;
+    struct sc_engine *engine = trial_engine(&t, p);
+    struct sc_session *session = trial_session(&t, engine);
+    assert_int_equal(continue_greedily(session, want, N, SC_OK), 0);
+    for (int call = 0; call < N_CALLS; call++) {
+        uint32_t n_untold = 0;
+        fault.happened = true;
+        for (long nth = 0; fault.happened; nth++) {
+            set_fault((enum call)call, nth, outcomes[nth % N_OUTCOMES].result);
+            const uint32_t n_failed = continue_greedily(session, got, N, outcomes[nth % N_OUTCOMES].code);
+            fault.countdown = -1;
+            assert_true(n_failed <= fault.happened);
+            n_untold += fault.happened - n_failed;
+            if (memcmp(got, want, sizeof want) != 0)
+                fail_msg("%s %ld: other tokens", call_names[call], nth);
+        }
+        if (call == CALL_QueueSubmit) /* all but the first */
+            assert_int_equal(n_untold, N - 1);
+    }
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+}
+
 static void test_allocations(void **state)
 {
     (void)state;
@@ -382,10 +435,12 @@ static void test_eval_allocates_nothing(void **state)
     struct sc_error e = {0};
     struct sc_engine *engine = trial_engine(&t, params);
     struct sc_session *session = trial_session(&t, engine);
+    struct sc_candidate best;
+    size_t n_top = 1;
     fail_malloc(0);
     const bool ok = sc_session_eval(session, t.tokens, N_PROMPT, t.got, N_PROMPT, &e) &&
                     sc_session_eval(session, t.tokens + N_PROMPT, 1, t.got, 1, &e) &&
-                    sc_session_eval(session, t.tokens + N_PROMPT + 1, 1, t.got, 1, &e);
+                    sc_session_eval_top(session, t.tokens + N_PROMPT + 1, 1, &best, &n_top, &e);
     const bool failed = malloc_has_failed();
     fail_malloc(-1);
     assert_true(ok && !failed);
@@ -401,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_shrinking_device),
         cmocka_unit_test(test_session),
         cmocka_unit_test(test_eval),
+        cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_allocations),
         cmocka_unit_test(test_eval_allocates_nothing),
     };
