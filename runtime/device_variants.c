@@ -14,7 +14,7 @@ static const enum sc_type WEIGHT_TYPES[N_TYPES] = {SC_Q4_K, SC_Q6_K, SC_Q8_0, SC
 
 static enum sc_type type_of(enum family family, uint32_t number)
 {
-    return (family_has_cache(family) ? CACHE_TYPES : WEIGHT_TYPES)[number];
+    return family == FAMILY_ROWS ? SC_F32 : (family_has_cache(family) ? CACHE_TYPES : WEIGHT_TYPES)[number];
 }
 
 static uint32_t n_variants(enum family family)

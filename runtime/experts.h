@@ -72,7 +72,7 @@ void experts_want(struct experts *x, uint32_t layer, const uint32_t *ids, uint32
  * that layers in flight hold too much: release one. experts_require queues what is needed so that work submitted after
  * upload_flush finds the wave in the table, and holds its slots until experts_release: uploads for later layers take
  * other slots, so a whole layer can be on its way while the one before computes (a prompt may use the slots of two
- * layers' experts, the least valuable ones, and leaves the others alone). With `only`, the layer's table lists the wave
+ * layers' experts, see policy.h, and leaves the others alone). With `only`, the layer's table lists the wave
  * and no other expert.
  */
 uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, uint32_t n_ids);

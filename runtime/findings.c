@@ -45,8 +45,9 @@ static void make_key(char key[KEY_BYTES], const struct gpu *gpu)
         snprintf(driver + 2 * i, 3, "%02x", id.driverUUID[i]);
     }
     memset(key, 0, KEY_BYTES);
-    snprintf(key, KEY_BYTES, "scoria %s kernels %016llx\ndevice %s %.200s\ndriver %s %08x\n", SC_VERSION,
-             (unsigned long long)hash_kernels(), device, p.properties.deviceName, driver, p.properties.driverVersion);
+    snprintf(key, KEY_BYTES, "scoria %s kernels %016llx rounding %d\ndevice %s %.200s\ndriver %s %08x\n", SC_VERSION,
+             (unsigned long long)hash_kernels(), gpu->choices.may_round, device, p.properties.deviceName, driver,
+             p.properties.driverVersion);
 }
 
 static void make_path(char path[CACHE_PATH_BYTES], const char *cache_dir, const char key[KEY_BYTES])

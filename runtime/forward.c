@@ -76,7 +76,7 @@ void forward_attention(struct commands *c, const struct model *m, const struct a
 
     op_rms_norm(c, a.normed, a.x, w->ffn_norm, g->norm_eps);
     if (g->n_experts) {
-        op_linear(c, a.router_logits, w->router, a.normed);
+        op_linear_exact(c, a.router_logits, w->router, a.normed);
         op_route(c, layer_routing(&a, g, l), a.router_logits);
         if (a.routing.on_host)
             op_copy(c, a.host_x, a.normed);

@@ -30,7 +30,10 @@ static VkDeviceAddress lay_out(struct measurement *m, VkDeviceAddress base)
     m->up = f32(&at, n_pairs, s->n_ff);
     m->down = f32(&at, n_pairs, s->n_embd);
     m->sums = f32(&at, 1, MEASURED_READERS);
-    return at;
+    m->kernels.scratch = (struct access){.address = at};
+    const uint64_t of_x = op_scratch_bytes(n, s->n_embd), of_gate = op_scratch_bytes(n_pairs, s->n_ff);
+    m->kernels.scratch.size_bytes = of_x > of_gate ? of_x : of_gate;
+    return at + m->kernels.scratch.size_bytes;
 }
 
 /* The routing of all tokens to all experts of a group, and an x, which may be anything small. */
@@ -80,12 +83,12 @@ bool measurement_init(struct measurement *m, struct gpu *gpu, struct cpu_pool *p
         !buffer_init(m->gpu, &m->seen, MEMORY_READBACK, s->n_embd * sizeof(float), what, e) ||
         !buffer_init(m->gpu, &m->values, MEMORY_DEVICE, lay_out(m, 0), what, e))
         return false;
-    lay_out(m, m->values.address);
     m->seen_x = (struct tensor){.address = m->seen.address, .type = SC_F32, .rows = 1, .cols = s->n_embd};
     memset(m->staging.mapped, 0, (size_t)m->staging.size_bytes);
 
     if (!commands_init(&m->kernels, m->gpu, e) || !commands_init_transfer(&m->copies, m->gpu, e))
         return false;
+    lay_out(m, m->values.address);
     for (uint32_t i = 0; i <= MEASURED_TRIPS; i++) {
         m->trip_list[i] = &m->trips[i];
         if (!commands_init(&m->trips[i], m->gpu, e))

@@ -28,8 +28,12 @@ void op_embed(struct commands *c, struct tensor y, struct tensor w, struct tenso
 {
     if (!shapes_fit(c, y.rows == tokens.rows && y.cols == w.cols && tokens.cols == 1 && w.cols % 16 == 0, "op_embed"))
         return;
-    struct embed_args args = {
-        .w = w.address, .tokens = tokens.address, .best = best.address, .y = y.address, .cols = w.cols};
+    struct embed_args args = {.w = w.address,
+                              .tokens = tokens.address,
+                              .best = best.address,
+                              .y = y.address,
+                              .cols = w.cols,
+                              .n_vocab = w.rows};
     DISPATCH(c, kernel_of_type(KERNEL_EMBED_F32, w.type), &args, groups(w.cols / 16, WORKGROUP), y.rows, 1,
              reads(tokens), reads(best), writes(y));
 }

@@ -88,6 +88,9 @@ void op_linear(struct commands *c, struct tensor y /* (n, rows) */, struct tenso
                struct tensor x /* (n, cols) */);
 void op_linear_add(struct commands *c, struct tensor y, struct tensor w, struct tensor x);
 
+/* The same as op_linear by kernels that never round x: a choice of experts should not hang on that. */
+void op_linear_exact(struct commands *c, struct tensor y, struct tensor w, struct tensor x);
+
 /* Turns q in place and k on its way into the cache, at positions step.n_past and on; v goes there as it is. */
 void op_rope_store(struct commands *c, struct kv_cache kv, struct tensor q /* (n, n_heads * dim) */,
                    struct tensor k /* (n, n_kv * dim) */, struct tensor v,

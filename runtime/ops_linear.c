@@ -51,18 +51,19 @@ static void matmul(struct commands *c, struct matmul_args *args, const struct va
     }
 }
 
-static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, bool accumulate)
+static void linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x, enum family family,
+                   bool accumulate)
 {
     const bool fit =
         y.rows == x.rows && y.cols == w.rows && x.cols == w.cols && w.cols % 16 == 0 && is_addressable(x, y);
     if (!shapes_fit(c, fit, "op_linear"))
         return;
-    if (x.rows == 1) {
+    if (family == FAMILY_MATVEC) {
         struct matvec_args args = {
             .w = w.address, .rows = w.rows, .cols = w.cols, .x_div = 1, .accumulate = accumulate};
         matvec(c, &args, w.type, y, x, (struct tensor){0});
     } else {
-        const struct variant *v = variant_of(c->gpu, family_for(x.rows), w.type, w.rows, w.cols);
+        const struct variant *v = variant_of(c->gpu, family, w.type, w.rows, w.cols);
         const struct access accesses[] = {input_of(c, v, x, NULL), writes(y)};
         struct matmul_args args = {.w = w.address,
                                    .x = accesses[0].address,
@@ -78,12 +79,17 @@ static void linear(struct commands *c, struct tensor y, struct tensor w, struct 
 
 void op_linear(struct commands *c, struct tensor y, struct tensor w, struct tensor x)
 {
-    linear(c, y, w, x, false);
+    linear(c, y, w, x, family_for(x.rows), false);
+}
+
+void op_linear_exact(struct commands *c, struct tensor y, struct tensor w, struct tensor x)
+{
+    linear(c, y, w, x, FAMILY_MATMUL_FEW, false);
 }
 
 void op_linear_add(struct commands *c, struct tensor y, struct tensor w, struct tensor x)
 {
-    linear(c, y, w, x, true);
+    linear(c, y, w, x, family_for(x.rows), true);
 }
 
 uint32_t op_max_tiles(uint32_t n_pairs, uint32_t n_experts)

@@ -207,6 +207,7 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
     if (n == 1 && p->best >= 0)
         p->is_followed = tokens[0] == p->best;
     const bool under_way = n == 1 && is_under_way(p, tokens[0], n_past, output, n_top);
+    const bool is_in_vain = p->ahead && !under_way;
     p->end = n_past + n;
     p->ahead = 0;
     p->best = -1;
@@ -215,6 +216,8 @@ bool pass_run(struct pass *p, const sc_token *tokens, uint32_t n, uint32_t n_pas
 
     struct recording *r = n == 1 ? &p->single[p->turn] : &p->batch;
     const bool resident = is_resident(p, n);
+    if (is_in_vain && n > 1 && !wait_for(p, p->single[p->turn].submitted, e)) /* or it counts as the prompt's work */
+        return false;
     if (!wait_for(p, r->submitted, e) || !recording_make(r, n, n_past, resident && n == 1, e))
         return false;
     p->turn = n == 1 ? !p->turn : p->turn;
@@ -312,4 +315,5 @@ void pass_abandon(struct pass *p)
 {
     p->engine->gpu->vk.vkDeviceWaitIdle(p->engine->gpu->device);
     p->ahead = 0;
+    p->seen = 0;
 }

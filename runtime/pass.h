@@ -66,7 +66,7 @@ bool pass_top(struct pass *p, struct sc_candidate *top, size_t *n, struct sc_err
 /* Waits until the device is done with the pass. */
 bool pass_wait(struct pass *p, struct sc_error *e) SC_CHECK;
 
-/* After a failure: waits until the device is done with everything, and begins nothing unasked. */
+/* After a failure: waits until the device is done with everything, and forgets what was begun unasked. */
 void pass_abandon(struct pass *p);
 
 #endif

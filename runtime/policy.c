@@ -99,9 +99,11 @@ static void rank_all(struct policy *p)
 /* A prompt has come so far. */
 static void go_on_to(struct policy *p, uint32_t layer)
 {
-    for (; p->layer < layer; p->layer++)
+    while (p->layer < layer) {
+        p->layer++;
         for (uint32_t i = 0; i < p->n_experts; i++)
-            rank(p, (p->layer + 1) * p->n_experts + i);
+            rank(p, p->layer * p->n_experts + i);
+    }
 }
 
 static float decayed(float heat)

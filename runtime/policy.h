@@ -60,8 +60,8 @@ void policy_finish(struct policy *p); /* accepts a zeroed struct */
 
 /*
  * A pass of n_tokens begins, and holds nothing yet. A prompt (n_tokens > 1) touches nearly all experts once, in the
- * order of the layers, so it has to do with the slots of two layers' experts, the least valuable ones when it needs
- * them.
+ * order of the layers, so it has to do with the slots of two layers' experts, whichever give way first when it
+ * needs them.
  */
 void policy_begin(struct policy *p, uint32_t n_tokens);
 
@@ -94,7 +94,7 @@ void policy_forget(struct policy *p);
 
 /* ---- for duel.c ---- */
 
-/* What an expert is worth; of equals the one with the higher index is worth more. 0: it was never used. */
+/* What an expert is worth; of equals the one with the higher index is worth more. By recency 0: never used. */
 uint64_t policy_worth(const struct policy *p, enum policy_measure m, uint32_t index);
 
 /* Has `index` earned the place of `victim`? Takes 1 off *n_left if it is one of the few promotions a token may make. */

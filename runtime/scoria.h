@@ -154,7 +154,7 @@ struct sc_engine_params {
      */
     const char *cache_dir;
     bool measure_anew; /* of these, do not believe the rates */
-    bool no_hot_set;   /* of these, leave out the experts: equal runs of equal engines give equal bits */
+    bool no_hot_set;   /* of these, leave out the experts: with no_autotune equal runs give equal bits */
     /* NULL, or a file for tools/simulate-experts: what the routers choose. Evaluations fail that cannot write to it. */
     const char *routing_trace;
 
@@ -239,8 +239,8 @@ bool sc_session_eval(struct sc_session *session, const sc_token *tokens, size_t 
 /*
  * The same for at least one token, and writes the *n_top (1 to SC_MAX_CANDIDATES) likeliest tokens to follow the last
  * one, likeliest first, the lowest id of equals; *n_top becomes how many there are, fewer only if no more logits are
- * finite. The device finds them. Who wants one alone is taken to go on with it: the device begins with it at once, and
- * a call for another token comes behind that.
+ * finite. The device finds them. Who wants one alone is taken to go on with it: where all experts have slots the device
+ * begins with it at once, and a call for another token comes behind that.
  */
 bool sc_session_eval_top(struct sc_session *session, const sc_token *tokens, size_t n_tokens, struct sc_candidate *top,
                          size_t *n_top, struct sc_error *e) SC_CHECK;

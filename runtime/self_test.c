@@ -277,9 +277,14 @@ bool self_test_variant(struct gpu *gpu, enum family family, uint32_t variant, en
     *is_right = (f->passed[family][variant] & bit) || !tests[family];
     if (*is_right || (f->failed[family][variant] & bit))
         return true;
-    if (!compile(gpu, &family_variants(family, &n)[variant], type, is_right, e) ||
-        (*is_right && !run_test(gpu, family, variant, type, is_right, e)))
+    struct sc_error why = {0};
+    if (!compile(gpu, &family_variants(family, &n)[variant], type, is_right, e))
         return false;
+    if (*is_right && !run_test(gpu, family, variant, type, is_right, &why)) {
+        *is_right = false;
+        if (why.code != SC_UNSUPPORTED) /* the kernel with another constant that the test takes, say */
+            return sc_fail(e, why.code, "%s", why.text);
+    }
     if (!*is_right && !f->failed[family][variant])
         warn(gpu, family, variant, type, listener);
     (*is_right ? f->passed : f->failed)[family][variant] |= bit;

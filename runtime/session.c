@@ -155,8 +155,10 @@ uint32_t sc_session_n_past(const struct sc_session *s)
 
 void sc_session_truncate(struct sc_session *s, uint32_t n_past)
 {
-    if (n_past < s->n_past)
+    if (n_past < s->n_past) {
         s->n_past = n_past;
+        s->pass.seen = 0; /* what follows is another answer */
+    }
 }
 
 /* All that is counted, since the engine was made. */
@@ -209,5 +211,6 @@ void sc_session_stats(const struct sc_session *s, struct sc_stats *stats)
 void sc_session_reset_stats(struct sc_session *s)
 {
     s->pass.pace.longest = 0;
+    s->pass.seen = 0;
     s->base = counters(s);
 }

@@ -25,7 +25,7 @@ struct exchange {
 };
 
 /* Single tokens take turns with two, so that the host reads and fills one while the device works with the other. */
-enum { EXCHANGE_SINGLE, EXCHANGE_BATCH = 2, N_EXCHANGES };
+enum { EXCHANGE_BATCH = 2, N_EXCHANGES };
 
 struct session_memory {
     struct gpu *gpu;
@@ -33,9 +33,9 @@ struct session_memory {
     struct kv_cache *kv; /* (n_layers) */
     struct slabs kv_slabs, activation_slabs;
     struct exchange exchanges[N_EXCHANGES];
-    struct buffer inputs;          /* host: what the exchanges bring */
-    struct buffer device_inputs;   /* struct step, attention's counters (zeros), tokens, angles */
-    struct buffer results;         /* host: logits, the routers' choices, what the host's experts read and give */
+    struct buffer inputs;        /* host: what the exchanges bring */
+    struct buffer device_inputs; /* struct step, attention's counters (zeros), tokens, angles */
+    struct buffer results; /* host: logits, candidates, the routers' choices, what the host's experts read and give */
     uint64_t tokens_to, angles_to; /* in device_inputs */
     const float *logits;           /* in results: (n_logit_rows, n_vocab) */
     const uint32_t *choices;       /* in results: (n_layers, n_batch, n_used) what the routers chose */

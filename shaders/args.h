@@ -48,6 +48,7 @@ struct embed_args {
     address best;   /* u32 */
     address y;      /* (n_tokens, cols) */
     u32 cols;
+    u32 n_vocab;
 };
 
 /* y = x / rms(x) * w */

@@ -18,7 +18,7 @@ void main()
         return;
     uint token = Words(a.tokens).at[t];
     if (token == NO_TOKEN)
-        token = Words(a.best).at[0];
+        token = min(Words(a.best).at[0], a.n_vocab - 1); /* the host has not seen it */
     Row row = row_of(a.w, token, a.cols);
     const mat4 values = part(row, p);
     FloatsOut y = FloatsOut(a.y);

@@ -4,7 +4,7 @@
  * What matmul_cm computes, on matrix units that a whole workgroup shares (VK_NV_cooperative_matrix2), in the same precision:
  * the driver lays matrices out over the subgroups and moves them through shared memory. Workgroup (column tile, row
  * tile): 256 threads make 128 rows by COLUMNS of the i, in steps of 2 parts of 16 weights: a thread expands a part of a
- * row, and most fetch a part of a column. Pieces of 32 columns that a tile lacks are left out. Bound by the matrix units,
+ * row, and, while there are columns, fetches a part of one. Pieces of 32 columns that a tile lacks are left out. Bound by the matrix units,
  * or by what expands the weights.
  */
 #extension GL_GOOGLE_include_directive : require
@@ -29,15 +29,19 @@ shared uint column_i[MATRIX_2_MAX_COLUMNS];             /* which i each column i
 
 f16vec4 halves(vec4 v) { return f16vec4(clamp(v, vec4(-65504), vec4(65504))); }
 
-/* Of a piece whose first column is `first`. */
+/* Of a piece whose first column is `first`. The driver may call both more than once for an element, so the second does not add. */
+float sum_before(const in uint row, const in uint column, const in float sum, const in uint first, const in uint n)
+{
+    const uint out_row = row_tile() * ROWS + row;
+    const bool is_added = a.accumulate != 0 && out_row < a.rows && first + column < n;
+    return is_added ? FloatsOut(a.y).at[column_i[first + column] * a.rows + out_row] : 0;
+}
+
 float store(const in uint row, const in uint column, const in float sum, const in uint first, const in uint n)
 {
     const uint out_row = row_tile() * ROWS + row;
-    if (out_row < a.rows && first + column < n) {
-        FloatsOut y = FloatsOut(a.y);
-        const uint at = column_i[first + column] * a.rows + out_row;
-        y.at[at] = sum + (a.accumulate != 0 ? y.at[at] : 0);
-    }
+    if (out_row < a.rows && first + column < n)
+        FloatsOut(a.y).at[column_i[first + column] * a.rows + out_row] = sum;
     return sum;
 }
 
@@ -58,8 +62,10 @@ void main()
     Quads x = Quads(address_add(a.x, column_i[has_column ? own : 0] / a.x_div * a.cols * 4));
 
     coopmat<float, gl_ScopeWorkgroup, ROWS, PIECE, gl_MatrixUseAccumulator> sums[COLUMNS / PIECE];
-    [[unroll]] for (uint c = 0; c < COLUMNS / PIECE; c++)
+    [[unroll]] for (uint c = 0; c < COLUMNS / PIECE; c++) {
         sums[c] = coopmat<float, gl_ScopeWorkgroup, ROWS, PIECE, gl_MatrixUseAccumulator>(0.0);
+        coopMatPerElementNV(sums[c], sums[c], sum_before, c * PIECE, tile.n);
+    }
 
     const uint parts = a.cols / 16;
     for (uint p = 0; p < parts; p += 2) {

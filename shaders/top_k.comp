@@ -108,7 +108,7 @@ void main()
         [[unroll]] for (uint j = 1; j < COLUMNS_OF_THREAD; j++)
             best = better_of(best, heads[j]);
         const uvec2 taken = workgroup_best(best, 0);
-        const bool is_end = taken.x == 0;
+        const bool is_end = taken.x == 0 || taken.y >= a.n; /* the latter if subgroups are wrong */
         if (tid == 0) {
             Vec2WordsOut(a.top).at[k] = is_end ? uvec2(0, NO_TOKEN) : uvec2(Words(a.logits).at[taken.y], taken.y);
             if (k == 0 && !is_end)

@@ -20,6 +20,7 @@
 #include "op_device.h"
 #include "rates.h"
 #include "sample.h"
+#include "variants.h"
 
 static const char MAGIC[] = "SCRATE03";
 enum { KEY_BYTES = 1024 }; /* of a record, ahead of the rates */
@@ -288,6 +289,31 @@ static void test_shapes(void **state)
     }
 }
 
+/* With kernels that round activations first, into memory that they need beside. */
+static void test_rounding(void **state)
+{
+    (void)state;
+    struct trial_model m;
+    struct rates r;
+    uint32_t n, variant = 0;
+    gpu->choices.may_round = true;
+    const struct variant *v = family_variants(FAMILY_MATMUL, &n);
+    while (variant < n && (v[variant].rounding != ROUNDS_TO_Q8 || variant_lacks(&v[variant], &gpu->info)))
+        variant++;
+    if (variant < n) {
+        model_open(&m, &(struct model_spec){.d = 64, .ff = 96, .type = "q8_0", .seed = 5});
+        gpu->choices.forced[FAMILY_MATMUL] = (uint8_t)(1 + variant);
+        get(&r, &m, "");
+        gpu->choices.forced[FAMILY_MATMUL] = 0;
+        model_close(&m);
+    }
+    gpu->choices.may_round = false;
+    if (variant == n) {
+        print_message("%s has no such kernels\n", gpu->info.name);
+        skip();
+    }
+}
+
 static void test_no_room(void **state)
 {
     (void)state;
@@ -308,8 +334,8 @@ int main(void)
 {
     const struct CMUnitTest ops[] = {cmocka_unit_test(test_device_read)};
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_host_read), cmocka_unit_test(test_sample),
-                                       cmocka_unit_test(test_cache), cmocka_unit_test(test_shapes),
-                                       cmocka_unit_test(test_no_room)};
+                                       cmocka_unit_test(test_cache),     cmocka_unit_test(test_shapes),
+                                       cmocka_unit_test(test_rounding),  cmocka_unit_test(test_no_room)};
     return cmocka_run_group_tests_name("reading", ops, op_device_create, op_device_destroy) +
            cmocka_run_group_tests_name("rates", tests, open_machine, close_machine);
 }

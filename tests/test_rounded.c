@@ -56,6 +56,7 @@ static void check(const char *name, const struct model_spec *spec)
         sc_session_truncate(session, N - N_DECODED);
         trial_decode(&t, session, N_DECODED);
         print_message("%s: worst KL %.1e\n", name, t.worst_kl);
+        assert_true(t.worst_kl > 1e-6); /* or nothing was rounded */
         sc_session_destroy(session);
     } else {
         print_message("%s has no variant that rounds to 8 bits\n", engine->gpu->info.name);

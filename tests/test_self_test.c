@@ -156,9 +156,13 @@ static void test_every_variant(void **state)
     struct gpu *gpu = open_gpu();
     for (enum family family = 0; family < N_FAMILIES; family++)
         for (uint32_t i = (family_variants(family, &n), 0); i < n; i++) {
-            const enum sc_type type = (family_has_cache(family) ? cache_types : types)[n_tested % 3];
             const char *name = family_variants(family, &n)[i].name;
-            if (!variant_is_usable(gpu, family, i, type))
+            enum sc_type type = SC_F32;
+            uint32_t tries = 0;
+            do
+                type = (family_has_cache(family) ? cache_types : types)[(n_tested + tries) % 3];
+            while (!variant_is_usable(gpu, family, i, type) && ++tries < 3);
+            if (tries == 3)
                 continue;
             n_tested++;
             if (!test_one(gpu, family, i, type))
@@ -230,6 +234,7 @@ static void check_next_rung(bool refuses)
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         uint32_t n;
         struct gpu *gpu = open_gpu();
+        gpu->choices.may_round = false; /* as an engine on a processor */
         const enum family family = families[i];
         const enum sc_type type = type_for(family);
         const uint32_t first = first_variant(gpu, family, type);
@@ -250,7 +255,8 @@ static void check_next_rung(bool refuses)
         }
         if (!engine)
             fail_msg("%s", e.text);
-        assert_int_equal(heard.n_warnings, n_wrong);
+        if (heard.n_warnings != n_wrong)
+            fail_msg("%s: %u warnings, not %u", family_names[family], heard.n_warnings, n_wrong);
         assert_non_null(strstr(heard.last, family_variants(family, &n)[first].name));
         assert_ptr_not_equal(variant_of(engine->gpu, family, type, 64, 64), &family_variants(family, &n)[first]);
         struct sc_session *session = trial_session(&t, engine);
