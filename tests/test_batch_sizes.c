@@ -2,11 +2,12 @@
 /*
  * Prompts of many sizes against the reference's logits of every token, which decoding is held against too: the kernels
  * change with the size, and experts get no row, one row, many. Some sizes around the tiles' edges; with "all" as its
- * argument the program takes every one from 1 to 300.
+ * argument the program takes every one from 1 to 300, with a number, 10000 say, one prompt of so many tokens.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -16,6 +17,7 @@
 enum { MOST = 300, N_DECODED = 12 };
 
 static bool takes_all;
+static uint32_t n_long;
 
 static bool is_taken(uint32_t n)
 {
@@ -70,9 +72,35 @@ static void test_dense(void **state)
     check("dense", &(struct model_spec){.type = "q5_0", .d = 64, .ff = 96, .dense = true, .n_ctx = MOST, .seed = 13});
 }
 
+/* Many passes of 512 tokens, and then some decoded behind them. */
+static void test_long(void **state)
+{
+    (void)state;
+    struct trial t;
+    const uint32_t n_all = n_long + N_DECODED;
+    trial_init(
+        &t, "a long prompt",
+        &(struct model_spec){.type = "q8_0", .d = 64, .ff = 64, .experts = 4, .used = 2, .n_ctx = n_all, .seed = 14},
+        n_all);
+    struct sc_engine *engine = trial_engine(
+        &t, (struct sc_engine_params){
+                .n_ctx = n_all, .n_batch = 512, .kv_type = SC_KV_F32, .cpu_experts = SC_CPU_OFF, .no_hot_set = true});
+    struct sc_session *session = trial_session(&t, engine);
+    trial_eval(&t, session, n_long);
+    trial_decode(&t, session, N_DECODED);
+    print_message("%u tokens and %d decoded: worst KL %.1e\n", n_long, N_DECODED, t.worst_kl);
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+    trial_finish(&t);
+}
+
 int main(int argc, char **argv)
 {
     takes_all = argc > 1 && strcmp(argv[1], "all") == 0;
+    n_long = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0;
+    const struct CMUnitTest long_test[] = {cmocka_unit_test(test_long)};
+    if (n_long)
+        return cmocka_run_group_tests(long_test, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_experts),
         cmocka_unit_test(test_few_experts),
