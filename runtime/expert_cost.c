@@ -110,7 +110,8 @@ double expert_cost_layer(const struct expert_cost *c, enum expert_path path, uin
 enum expert_path expert_cost_path(const struct expert_cost *c)
 {
     enum expert_path best = PATH_DEVICE;
-    if (expert_cost_layer(c, PATH_BOTH, 1) < expert_cost_layer(c, best, 1))
+    /* with nothing missing both engines are the device alone, but for a rounding */
+    if (c->resident < 1 && expert_cost_layer(c, PATH_BOTH, 1) < expert_cost_layer(c, best, 1))
         best = PATH_BOTH;
     if (expert_cost_layer(c, PATH_HOST, 1) < expert_cost_layer(c, best, 1))
         best = PATH_HOST;
