@@ -106,8 +106,9 @@ void engine_choose_path(struct sc_engine *engine)
         return;
     const struct expert_cost cost = engine_cost(engine);
     engine->path = wish == SC_CPU_ALL ? PATH_HOST : engine->has_rates ? expert_cost_path(&cost) : PATH_BOTH;
+    const bool by_rates = engine->has_rates && wish != SC_CPU_ALL;
     if (engine->path != PATH_DEVICE)
-        engine->n_host_tokens = engine->has_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
+        engine->n_host_tokens = by_rates ? expert_cost_host_tokens(&cost, engine->path, most) : most;
 }
 
 /* Where the CPU is faster, as it is where a driver only lends the same processor, no pass is larger than its largest.
