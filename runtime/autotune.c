@@ -9,42 +9,133 @@
 #include "gpu_timer.h"
 #include "kernel_trials.h"
 
-enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64, ALIGNMENT = 256 };
-static_assert(N_COLUMNS * AUTOTUNE_MAX_MATRICES <= MAX_TUNED, "a model must not push out its own");
+enum { N_COLUMNS = 3, MAX_COLUMNS = 256, N_TIMES = 3, MAX_REPEATS = 64 };
+enum { ONE_DEPTH = 4096, MANY_DEPTH = 2048, MANY_QUERIES = 512 }; /* attention's, at most */
+enum { MAX_SUBJECTS = N_COLUMNS * AUTOTUNE_MAX_MATRICES + 2 };
+static_assert((int)MAX_SUBJECTS <= (int)MAX_TUNED, "a model must not push out its own");
 
 static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
-static const double RUN_SECONDS = 0.003,        /* of one timing, in which the matrix is multiplied as often as fits */
+static const double RUN_SECONDS = 0.003,        /* of one timing, in which the operation runs as often as fits */
     CLEARLY = 0.97;                             /* of the time of the one before it in the table */
 
-/*
- * What the matrix is multiplied by, each time standing for a family: one column, a few, as many as a long prompt gives
- * it, so that tiles are judged by how full they will be.
- */
-static uint32_t columns_of(const struct matrix_shape *m, uint32_t c)
-{
-    static const uint32_t columns[N_COLUMNS] = {1, 8, MAX_COLUMNS};
-    uint32_t n = m->n_columns && m->n_columns < columns[c] ? m->n_columns : columns[c];
-    while (family_for(n) < family_for(columns[c]))
-        n++;
-    return n;
-}
+/* What a family's variants are timed with. */
+struct subject {
+    const struct kernel_op *op;
+    struct kernel_shape shape;
+    enum sc_type type; /* of weights or cache */
+    uint32_t n, n_beside, depth;
+
+    /* what recording it tells, see kernel_cases.h */
+    enum family family;
+    struct tensor key;
+    uint64_t weight_bytes, value_bytes;
+};
+
+struct subjects {
+    struct subject list[MAX_SUBJECTS];
+    uint32_t n;
+    uint64_t value_bytes; /* the most */
+};
 
 struct tuner {
     struct gpu *gpu;
     struct gpu_timer timer;
-    struct kernel_trials trials; /* its weights and commands */
-    struct buffer values;        /* x, then y, then scratch */
-    enum sc_type filled;         /* what the weights are */
-    bool is_filled;
+    struct kernel_trials trials;
+    const struct subject *filled; /* what the weights are for */
 };
 
+/* ---- what is timed ---- */
+
+static struct kernel_trial trial_of(const struct subject *s)
+{
+    struct kernel_trial t = kernel_trial_of(&s->shape, s->type, s->n, s->depth);
+    t.n_beside = s->n_beside;
+    return t;
+}
+
+static void measure(struct subject *s)
+{
+    struct kernel_trial t = trial_of(s);
+    kernel_measure(s->op, &t);
+    s->family = t.family;
+    s->key = t.matrix;
+    s->weight_bytes = t.weight_bytes;
+    s->value_bytes = kernel_trials_value_bytes(&t);
+}
+
+static void add_subject(struct subjects *all, struct subject s, enum family family)
+{
+    s.shape.n_vocab = 1;
+    measure(&s);
+    if (s.family != family)
+        return;
+    all->list[all->n++] = s;
+    all->value_bytes = s.value_bytes > all->value_bytes ? s.value_bytes : all->value_bytes;
+}
+
+/* One token with a cache behind it, or a pass of many, which a model with small passes never has. */
+static void add_attention(struct subjects *all, const struct autotune *a, enum family family)
+{
+    const bool is_one = family == FAMILY_ATTENTION;
+    const uint32_t most = is_one ? 1 : MANY_QUERIES, n_batch = a->n_batch < most ? a->n_batch : most;
+    const uint32_t n = n_batch < a->n_seen ? n_batch : a->n_seen;
+    const uint32_t left = a->n_seen - n, depth = is_one ? ONE_DEPTH : MANY_DEPTH;
+    const struct subject s = {
+        .op = &kernel_attention,
+        .shape = {.n_heads = a->heads.n, .n_kv_heads = a->heads.n_kv, .head_dim = a->heads.dim},
+        .type = a->cache_type,
+        .n = n,
+        .n_beside = 1,
+        .depth = depth < left ? depth : left,
+    };
+    if (a->heads.n && n)
+        add_subject(all, s, family);
+}
+
+/*
+ * What the matrix is multiplied by, each time standing for a family: one column, a few, as many as a long prompt gives
+ * it, so that tiles are judged by how full they will be. Those of many columns but fewer than MAX_COLUMNS run side by
+ * side, as those of a layer's experts do.
+ */
+static void add_product(struct subjects *all, const struct matrix_shape *m, uint32_t c)
+{
+    static const uint32_t columns[N_COLUMNS] = {1, 8, MAX_COLUMNS};
+    const enum family family = family_for(columns[c]);
+    uint32_t n = m->n_columns && m->n_columns < columns[c] ? m->n_columns : columns[c];
+    while (family_for(n) < family)
+        n++;
+    const struct subject s = {
+        .op = &kernel_products,
+        .shape = {.n_ff = m->rows, .n_embd = m->cols},
+        .type = m->type,
+        .n = n,
+        .n_beside = family == FAMILY_MATMUL ? MAX_COLUMNS / n : 1,
+    };
+    add_subject(all, s, family);
+}
+
+/* Attention comes before the products of as many tokens: one finding serves all layers. */
+static void find_subjects(struct subjects *all, const struct autotune *a)
+{
+    for (uint32_t c = 0; c < N_COLUMNS; c++) {
+        if (c == 0)
+            add_attention(all, a, FAMILY_ATTENTION);
+        if (c == N_COLUMNS - 1)
+            add_attention(all, a, FAMILY_ATTENTION_MANY);
+        for (uint32_t i = 0; i < a->n_matrices; i++)
+            add_product(all, &a->matrices[i], c);
+    }
+}
+
+/* ---- what is known ---- */
+
 /* NULL: nothing was timed yet. */
-static struct tuned *find_tuned(struct gpu *gpu, enum family family, const struct matrix_shape *m)
+static struct tuned *find_tuned(struct gpu *gpu, const struct subject *s)
 {
     struct findings *f = &gpu->choices.findings;
     for (uint32_t i = 0; i < f->n_tuned; i++)
-        if (f->tuned[i].family == family && f->tuned[i].type == m->type && f->tuned[i].rows == m->rows &&
-            f->tuned[i].cols == m->cols)
+        if (f->tuned[i].family == s->family && f->tuned[i].type == s->key.type && f->tuned[i].rows == s->key.rows &&
+            f->tuned[i].cols == s->key.cols)
             return &f->tuned[i];
     return NULL;
 }
@@ -59,29 +150,19 @@ static uint32_t n_usable(const struct gpu *gpu, enum family family, enum sc_type
     return usable;
 }
 
-/* How often different weights of this shape lie in so much memory; 0: not once. */
-static uint64_t n_copies(const struct matrix_shape *m, uint64_t weight_bytes, uint64_t *stride)
-{
-    const struct tensor w = {.type = m->type, .rows = m->rows, .cols = m->cols};
-    const uint64_t unit = kernel_unit(m->type), bytes = tensor_size_bytes(&w) + BUFFER_PADDING_BYTES;
-    *stride = (bytes + unit - 1) / unit * unit;
-    return weight_bytes / *stride;
-}
-
 /* Whether there is something to find out, and memory for it. */
-static bool is_open(struct gpu *gpu, enum family family, const struct matrix_shape *m, uint64_t weight_bytes)
+static bool is_open(struct gpu *gpu, const struct subject *s, uint64_t weight_bytes)
 {
-    const struct tuned *known = find_tuned(gpu, family, m);
-    uint64_t stride;
-    return n_copies(m, weight_bytes, &stride) > 0 &&
-           (known ? n_usable(gpu, family, m->type, known->next) > 0 : n_usable(gpu, family, m->type, 0) > 1);
+    const struct tuned *known = find_tuned(gpu, s);
+    const uint32_t left = n_usable(gpu, s->family, s->type, known ? known->next : 0);
+    return s->weight_bytes <= weight_bytes && left > (known ? 0 : 1);
 }
 
 /* What this model has found goes behind the rest: what was wanted longest ago makes room for new findings. */
-static void keep(struct gpu *gpu, enum family family, const struct matrix_shape *m)
+static void keep(struct gpu *gpu, const struct subject *s)
 {
     struct findings *f = &gpu->choices.findings;
-    struct tuned *known = find_tuned(gpu, family, m);
+    struct tuned *known = find_tuned(gpu, s);
     if (!known)
         return;
     const struct tuned wanted = *known;
@@ -89,76 +170,51 @@ static void keep(struct gpu *gpu, enum family family, const struct matrix_shape 
     f->tuned[f->n_tuned++] = wanted;
 }
 
-static struct tuned *add(struct findings *f)
+static struct tuned *add(struct findings *f, const struct subject *s)
 {
     if (f->n_tuned == MAX_TUNED)
         memmove(f->tuned, f->tuned + 1, --f->n_tuned * sizeof(f->tuned[0]));
-    return &f->tuned[f->n_tuned++];
+    struct tuned *new = &f->tuned[f->n_tuned++];
+    *new = (struct tuned){.family = s->family, .type = s->key.type, .rows = s->key.rows, .cols = s->key.cols};
+    return new;
 }
 
-static uint64_t value_bytes(const struct autotune *a)
-{
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < a->n_matrices; i++) {
-        const struct matrix_shape *m = &a->matrices[i];
-        const uint64_t bytes = ((uint64_t)m->rows + m->cols) * MAX_COLUMNS * sizeof(float) + ALIGNMENT +
-                               op_scratch_bytes(MAX_COLUMNS, m->cols);
-        most = most < bytes ? bytes : most;
-    }
-    return most;
-}
+/* ---- timing ---- */
 
-/* For weights, beside the values. */
-static uint64_t weight_bytes(const struct gpu *gpu, const struct autotune *a)
-{
-    const uint64_t values = value_bytes(a), most = a->max_bytes > values ? a->max_bytes - values : 0;
-    return kernel_trials_bytes(gpu, most < WEIGHT_BYTES ? most : WEIGHT_BYTES);
-}
-
-static bool tuner_init(struct tuner *t, struct gpu *gpu, const struct autotune *a, struct sc_error *e)
+static bool tuner_init(struct tuner *t, struct gpu *gpu, uint64_t weight_bytes, struct sc_error *e)
 {
     *t = (struct tuner){.gpu = gpu};
-    return gpu_timer_init(&t->timer, gpu, e) && kernel_trials_init(&t->trials, gpu, weight_bytes(gpu, a), e) &&
-           buffer_init(gpu, &t->values, MEMORY_DEVICE, value_bytes(a), "choosing kernels", e);
+    return gpu_timer_init(&t->timer, gpu, e) && kernel_trials_init(&t->trials, gpu, weight_bytes, e);
 }
 
 static void tuner_finish(struct tuner *t)
 {
     t->gpu->vk.vkDeviceWaitIdle(t->gpu->device);
-    buffer_finish(t->gpu, &t->values);
     kernel_trials_finish(&t->trials);
     gpu_timer_finish(&t->timer);
 }
 
-/*
- * One run of `repeats` products, the first with copy `first` of the weights. Those of many columns but fewer than
- * MAX_COLUMNS run side by side, as those of a layer's experts do; others wait for each other.
- */
-static bool time_run(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, uint32_t repeats,
-                     uint64_t first, double *seconds, struct sc_error *e)
+/* The trial gets its memory; weights are filled only if they are not yet what it takes. */
+static bool prepare(struct tuner *t, const struct subject *s, struct kernel_trial *trial, struct sc_error *e)
+{
+    const struct subject *before = t->filled;
+    if (!before || before->type != s->type || before->op != s->op) {
+        t->filled = NULL;
+        if (!(s->op == &kernel_attention ? kernel_trials_fill_cache : kernel_trials_fill)(&t->trials, s->type, e))
+            return false;
+        t->filled = s;
+    }
+    *trial = trial_of(s);
+    return kernel_trials_prepare(&t->trials, s->op, trial, e);
+}
+
+static bool time_run(struct tuner *t, const struct subject *s, const struct kernel_trial *trial, uint32_t repeats,
+                     double *seconds, struct sc_error *e)
 {
     struct commands *c = &t->trials.commands;
-    uint64_t stride;
-    const uint64_t copies = n_copies(m, t->trials.weights.size_bytes, &stride),
-                   x_bytes = (uint64_t)n_columns * m->cols * sizeof(float);
-    const struct tensor x = {.address = t->values.address, .type = SC_F32, .rows = n_columns, .cols = m->cols},
-                        first_y = {.address = x.address + x_bytes, .type = SC_F32, .rows = x.rows, .cols = m->rows};
-    const uint32_t n_beside = family_for(n_columns) == FAMILY_MATMUL ? MAX_COLUMNS / n_columns : 1;
-    const uint64_t used = (x_bytes + n_beside * tensor_size_bytes(&first_y) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
-                   scratch_bytes = op_scratch_bytes(n_columns, m->cols);
     commands_begin(c, false);
     gpu_timer_start(&t->timer, c);
-    for (uint32_t i = 0; i < repeats; i++) {
-        const struct tensor w = {.address = t->trials.weights.address + (first + i) % copies * stride,
-                                 .type = m->type,
-                                 .rows = m->rows,
-                                 .cols = m->cols};
-        struct tensor y = first_y;
-        y.address += i % n_beside * tensor_size_bytes(&y);
-        c->scratch =
-            (struct access){.address = x.address + used + i % n_beside * scratch_bytes, .size_bytes = scratch_bytes};
-        op_linear(c, y, w, x);
-    }
+    kernel_trials_record(&t->trials, s->op, trial, repeats);
     gpu_timer_stop(&t->timer, c);
     return gpu_timer_run(&t->timer, c, seconds, e);
 }
@@ -169,20 +225,20 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median seconds of a product. */
-static bool time_variant(struct tuner *t, uint32_t n_columns, uint32_t variant, const struct matrix_shape *m,
+/* The median seconds of the operation. */
+static bool time_variant(struct tuner *t, const struct subject *s, const struct kernel_trial *trial, uint32_t variant,
                          double *seconds, struct sc_error *e)
 {
     double times[N_TIMES], once = 0;
-    uint8_t *forced = &t->gpu->choices.forced[family_for(n_columns)];
+    uint8_t *forced = &t->gpu->choices.forced[s->family];
     const uint8_t before = *forced;
     *forced = (uint8_t)(1 + variant);
-    bool ok = time_run(t, n_columns, m, 1, 0, &once, e); /* compiles, and warms up */
-    ok = ok && time_run(t, n_columns, m, 1, 1, &once, e);
+    bool ok = time_run(t, s, trial, 1, &once, e); /* compiles, and warms up */
+    ok = ok && time_run(t, s, trial, 1, &once, e);
     const double fitting = ok ? RUN_SECONDS / once : 1;
     const uint32_t repeats = fitting < 1 ? 1 : fitting > MAX_REPEATS ? MAX_REPEATS : (uint32_t)fitting;
     for (uint32_t i = 0; ok && i < N_TIMES; i++)
-        ok = time_run(t, n_columns, m, repeats, 2 + i * repeats, &times[i], e);
+        ok = time_run(t, s, trial, repeats, &times[i], e);
     *forced = before;
     if (!ok)
         return false;
@@ -192,35 +248,28 @@ static bool time_variant(struct tuner *t, uint32_t n_columns, uint32_t variant, 
 }
 
 /* Goes on with the variants until `deadline`, with one at least; the next start does with those that are left. */
-static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix_shape *m, struct listener listener,
-                        double deadline, struct sc_error *e)
+static bool tune(struct tuner *t, const struct subject *s, struct listener listener, double deadline,
+                 struct sc_error *e)
 {
-    const enum family family = family_for(n_columns);
-    struct findings *f = &t->gpu->choices.findings;
-    struct tuned *best = find_tuned(t->gpu, family, m);
+    struct tuned *best = find_tuned(t->gpu, s);
+    struct kernel_trial trial;
     uint32_t n;
-    (void)family_variants(family, &n);
-    if (!t->is_filled || t->filled != m->type) {
-        if (!kernel_trials_fill(&t->trials, m->type, e))
-            return false;
-        t->filled = m->type;
-        t->is_filled = true;
-    }
-    if (!best) {
-        best = add(f);
-        *best = (struct tuned){.family = family, .type = m->type, .rows = m->rows, .cols = m->cols};
-    }
+    (void)family_variants(s->family, &n);
+    if (!prepare(t, s, &trial, e))
+        return false;
+    if (!best)
+        best = add(&t->gpu->choices.findings, s);
     for (bool is_first = true; best->next < n && (is_first || clock_seconds() < deadline); best->next++) {
         bool is_right;
         double seconds;
-        if (!variant_is_usable(t->gpu, family, best->next, m->type))
+        if (!variant_is_usable(t->gpu, s->family, best->next, s->type))
             continue;
         is_first = false;
-        if (!self_test_variant(t->gpu, family, best->next, m->type, listener, &is_right, e))
+        if (!self_test_variant(t->gpu, s->family, best->next, s->type, listener, &is_right, e))
             return false;
         if (!is_right)
             continue;
-        if (!time_variant(t, n_columns, best->next, m, &seconds, e))
+        if (!time_variant(t, s, &trial, best->next, &seconds, e))
             return false;
         if (!(best->seconds > 0) || seconds < (double)best->seconds * CLEARLY) {
             best->seconds = (float)seconds;
@@ -230,43 +279,56 @@ static bool tune_matrix(struct tuner *t, uint32_t n_columns, const struct matrix
     return true;
 }
 
-/* Each open matrix gets its share of the time that is left. */
-static bool tune_all(struct tuner *t, const struct autotune *a, uint32_t n_open, struct sc_error *e)
+/* Each open subject gets its share of the time that is left. */
+static bool tune_all(struct tuner *t, const struct subjects *all, const struct autotune *a, uint32_t n_open,
+                     struct sc_error *e)
 {
     const double end = clock_seconds() + a->seconds;
     uint32_t done = 0;
-    for (uint32_t c = 0; c < N_COLUMNS; c++)
-        for (uint32_t i = 0; i < a->n_matrices; i++) {
-            const struct matrix_shape *m = &a->matrices[i];
-            if (!is_open(t->gpu, family_for(columns_of(m, c)), m, t->trials.weights.size_bytes))
-                continue;
-            if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, done, n_open))
-                return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
-            const double now = clock_seconds(), left = end - now;
-            if (left > 0 && !tune_matrix(t, columns_of(m, c), m, a->listener, now + left / (n_open - done), e))
-                return false;
-            done++;
-        }
+    for (uint32_t i = 0; i < all->n; i++) {
+        const struct subject *s = &all->list[i];
+        if (!is_open(t->gpu, s, t->trials.weights.size_bytes))
+            continue;
+        if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, done, n_open))
+            return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
+        const double now = clock_seconds(), left = end - now;
+        if (left > 0 && !tune(t, s, a->listener, now + left / (n_open - done), e))
+            return false;
+        done++;
+    }
     if (a->progress && !a->progress(a->user, SC_PHASE_TUNE, n_open, n_open))
         return sc_fail(e, SC_CANCELLED, "choosing the kernels was cancelled");
     return true;
 }
 
+/* For weights, beside the values; where they are few, fewer products run side by side. */
+static uint64_t share_memory(struct subjects *all, const struct gpu *gpu, uint64_t max_bytes)
+{
+    const uint64_t most = max_bytes > all->value_bytes ? max_bytes - all->value_bytes : 0;
+    const uint64_t weight_bytes = kernel_trials_bytes(gpu, most < WEIGHT_BYTES ? most : WEIGHT_BYTES);
+    for (uint32_t i = 0; i < all->n; i++)
+        while (all->list[i].n_beside > 1 && all->list[i].weight_bytes > weight_bytes) {
+            all->list[i].n_beside--;
+            measure(&all->list[i]);
+        }
+    return weight_bytes;
+}
+
 bool autotune(struct gpu *gpu, const struct autotune *a, struct sc_error *e)
 {
     struct tuner t;
+    struct subjects all = {.n = 0};
     struct sc_error failure = {0};
-    const uint64_t bytes = weight_bytes(gpu, a);
     uint32_t n_open = 0;
-    for (uint32_t c = 0; c < N_COLUMNS; c++)
-        for (uint32_t i = 0; i < a->n_matrices; i++) {
-            const struct matrix_shape *m = &a->matrices[i];
-            keep(gpu, family_for(columns_of(m, c)), m);
-            n_open += is_open(gpu, family_for(columns_of(m, c)), m, bytes);
-        }
+    find_subjects(&all, a);
+    const uint64_t weight_bytes = share_memory(&all, gpu, a->max_bytes);
+    for (uint32_t i = 0; i < all.n; i++) {
+        keep(gpu, &all.list[i]);
+        n_open += is_open(gpu, &all.list[i], weight_bytes);
+    }
     if (n_open == 0)
         return true;
-    const bool ok = tuner_init(&t, gpu, a, &failure) && tune_all(&t, a, n_open, &failure);
+    const bool ok = tuner_init(&t, gpu, weight_bytes, &failure) && tune_all(&t, &all, a, n_open, &failure);
     tuner_finish(&t);
     return ok || failure.code == SC_OUT_OF_DEVICE_MEMORY || failure.code == SC_OUT_OF_MEMORY ||
            sc_fail(e, failure.code, "%s", failure.text);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which variant is the fastest for a matrix of a model, by timing those that the device can run and that compute
- * rightly, on the device itself, with weights that are more than its caches hold.
+ * Which variant is the fastest for a matrix of a model, and for its attention, by timing those that the device can run
+ * and that compute rightly, on the device itself, with weights and KV caches that are more than its caches hold.
  */
 #ifndef SCORIA_AUTOTUNE_H
 #define SCORIA_AUTOTUNE_H
 
+#include "ops.h"
 #include "self_test.h"
 
 enum { AUTOTUNE_MAX_MATRICES = 32 };
@@ -19,8 +20,11 @@ struct matrix_shape {
 struct autotune {
     const struct matrix_shape *matrices; /* those that matter most first */
     uint32_t n_matrices;
-    uint64_t max_bytes; /* of device memory, all given back */
-    double seconds;     /* no new variant is timed after so long; what is left stays open for the next call */
+    struct heads heads; /* of attention; n 0: it is not timed */
+    enum sc_type cache_type;
+    uint32_t n_batch, n_seen; /* tokens that a long prompt's pass has; positions that a token may come to see */
+    uint64_t max_bytes;       /* of device memory, all given back */
+    double seconds;           /* no new variant is timed after so long; what is left stays open for the next call */
     bool (*progress)(void *user, enum sc_phase phase, uint64_t done, uint64_t total); /* may be NULL; false cancels */
     void *user;
     struct listener listener;

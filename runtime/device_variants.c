@@ -48,7 +48,7 @@ static bool test_used(struct gpu *gpu, struct sc_error *e)
     return self_test(gpu, types, (struct listener){0}, e);
 }
 
-/* For how many of the matrices that were timed it was the fastest. */
+/* For how many of the matrices, or heads, that were timed it was the fastest. */
 static uint32_t n_fastest(const struct findings *f, enum family family, uint32_t variant, uint32_t *n_timed)
 {
     uint32_t n = 0;
@@ -87,7 +87,8 @@ static void describe(struct sc_variant *out, const struct gpu *gpu, enum family 
     } else if (n > 0 || is_first(gpu, family, variant)) {
         out->state = SC_VARIANT_USED;
         if (n_timed)
-            snprintf(out->why, sizeof(out->why), "the fastest for %u of %u matrices that were timed", n, n_timed);
+            snprintf(out->why, sizeof(out->why), "the fastest for %u of %u %s that were timed", n, n_timed,
+                     family_has_cache(family) ? "models' heads" : "matrices");
     } else {
         out->state = SC_VARIANT_SPARE;
         snprintf(out->why, sizeof(out->why), "%s",

@@ -10,6 +10,11 @@
 static const double TUNING_SECONDS = 1.5;
 enum { USUAL_BATCH = 512 };
 
+static uint32_t n_batch(const struct sc_engine *engine)
+{
+    return engine->params.n_batch ? engine->params.n_batch : USUAL_BATCH;
+}
+
 static uint32_t bit(const struct weight *w)
 {
     return w->size_bytes ? UINT32_C(1) << w->type : 0;
@@ -58,7 +63,7 @@ static void find_matrices(struct matrices *m, const struct sc_engine *engine)
 {
     const struct weights *w = &engine->weights;
     const struct config *c = &engine->config;
-    const uint32_t n = engine->params.n_batch ? engine->params.n_batch : USUAL_BATCH;
+    const uint32_t n = n_batch(engine);
     const uint32_t n_of_expert = c->n_experts ? (n * c->n_experts_used + c->n_experts - 1) / c->n_experts : n;
     for (uint32_t l = 0; l < c->n_layers; l++) {
         add(m, &w->layers[l].experts[0].gate, n_of_expert);
@@ -82,10 +87,15 @@ static bool tune(struct sc_engine *engine, struct sc_error *e)
     const struct sc_engine_params *p = &engine->params;
     if (p->no_autotune || engine->gpu->info.kind == SC_DEVICE_CPU)
         return true;
+    const struct config *c = &engine->config;
     struct matrices matrices = {.n = 0};
     find_matrices(&matrices, engine);
     const struct autotune a = {.matrices = matrices.list,
                                .n_matrices = matrices.n,
+                               .heads = {.n = c->n_heads, .n_kv = c->n_kv_heads, .dim = c->head_dim},
+                               .cache_type = session_kv_type(p->kv_type),
+                               .n_batch = n_batch(engine),
+                               .n_seen = c->window && c->window < p->n_ctx ? c->window : p->n_ctx,
                                .max_bytes = engine_budget(engine) / 2,
                                .seconds = TUNING_SECONDS,
                                .progress = p->progress,

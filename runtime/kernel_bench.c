@@ -199,7 +199,7 @@ static bool measure_type(struct bench *b, const struct kernel_shape *s, enum ker
     const struct kernel_op *ops = kernel_ops(&n_ops);
     if (!has_columns(s, type))
         return true;
-    if (!kernel_trials_fill(&b->trials, type, e))
+    if (!(weights == WEIGHTS_CACHE ? kernel_trials_fill_cache : kernel_trials_fill)(&b->trials, type, e))
         return false;
     for (size_t i = 0; i < n_ops; i++)
         if ((ops[i].weights == weights || (ops[i].weights == WEIGHTS_NONE && weights == WEIGHTS_F32)) &&

@@ -101,10 +101,26 @@ static struct heads heads(const struct kernel_shape *s)
     return (struct heads){.n = s->n_heads, .n_kv = s->n_kv_heads, .dim = s->head_dim, .n_rot = s->head_dim};
 }
 
+static uint32_t cache_cols(const struct kernel_trial *t, enum sc_type type)
+{
+    return kv_cols(type, t->shape->n_kv_heads * t->shape->head_dim);
+}
+
+/* That is written. */
 static struct kv_cache cache(struct kernel_trial *t, enum sc_type type, uint32_t n_ctx)
 {
-    const uint32_t cols = kv_cols(type, t->shape->n_kv_heads * t->shape->head_dim);
+    const uint32_t cols = cache_cols(t, type);
     return (struct kv_cache){.k = value_of(t, type, n_ctx, cols), .v = value_of(t, type, n_ctx, cols)};
+}
+
+/* That is read, where weights lie: each layer has another one. */
+static struct tensor full_cache(struct kernel_trial *t, uint32_t n_ctx)
+{
+    const struct tensor c = {.address = t->weights, .type = t->type, .rows = n_ctx, .cols = cache_cols(t, t->type)};
+    t->weights += room_of(&c);
+    t->weight_bytes += room_of(&c);
+    t->bytes += (double)tensor_size_bytes(&c);
+    return c;
 }
 
 /* ---- the operations ---- */
@@ -190,14 +206,14 @@ static void record_attention(struct kernel_trial *t)
     const struct heads h = heads(t->shape);
     const uint32_t pieces = t->n < ATTENTION_MAX_PIECES ? ATTENTION_MAX_PIECES / t->n : 1;
     const struct tensor y = value(t, t->n, h.n * h.dim), q = value(t, t->n, h.n * h.dim);
-    const struct kv_cache kv = cache(t, t->type, t->depth + t->n);
+    const struct tensor keys = full_cache(t, t->depth + t->n), values = full_cache(t, t->depth + t->n);
     const double bytes = t->bytes; /* what the pieces leave behind could be avoided */
     const struct tensor partial = value(t, t->n * h.n * pieces, h.dim + 4);
     t->bytes = bytes;
     t->flop = 4.0 * t->n * h.n * h.dim * (t->depth + 0.5 * (t->n + 1));
-    t->matrix = kv.k;
+    t->matrix = attention_key(t->type, h);
     t->family = op_attention_family(t->n, pieces, h);
-    op_attention(t->commands, y, q, kv, partial, t->done, t->step, h);
+    op_attention(t->commands, y, q, (struct kv_cache){.k = keys, .v = values}, partial, t->done, t->step, h);
     snprintf(t->size, sizeof(t->size), "behind %u", t->depth);
 }
 
@@ -301,6 +317,25 @@ static void record_output(struct kernel_trial *t)
 {
     linear(t, t->shape->n_vocab, t->shape->n_embd);
 }
+
+/* As a layer's experts, products do not wait for each other: each has its own matrix, input, result and scratch. */
+static void record_products(struct kernel_trial *t)
+{
+    const uint32_t rows = t->shape->n_ff, cols = t->shape->n_embd;
+    const struct access scratch = t->commands->scratch;
+    struct tensor y = tensor_rows(value(t, t->n * t->n_beside, rows), t->n),
+                  x = tensor_rows(value(t, t->n * t->n_beside, cols), t->n);
+    for (uint32_t i = 0; i < t->n_beside; i++) {
+        op_linear(t->commands, y, matrix(t, rows, cols), x);
+        y.address += tensor_size_bytes(&y);
+        x.address += tensor_size_bytes(&x);
+        t->commands->scratch.address += op_scratch_bytes(t->n, cols);
+    }
+    t->commands->scratch = scratch;
+}
+
+const struct kernel_op kernel_attention = {.name = "attention", .record = record_attention};
+const struct kernel_op kernel_products = {.name = "products", .record = record_products};
 
 /* Several tokens, and one token: what forward.c runs of each. */
 enum { MANY = KERNEL_MAX_TOKENS };

@@ -26,6 +26,7 @@ struct kernel_trial {
     const struct kernel_shape *shape;
     enum sc_type type;               /* of the weights, or of the cache */
     uint32_t n;                      /* tokens */
+    uint32_t n_beside;               /* kernel_products: matrices */
     uint32_t depth;                  /* attention: tokens in the cache before these */
     uint32_t n_hit;                  /* different experts that the tokens chose */
     VkDeviceAddress weights, values; /* where the next matrix and the next activations go */
@@ -36,12 +37,12 @@ struct kernel_trial {
     /* what recording tells */
     struct tensor used[KERNEL_MAX_VALUES]; /* (n_used) the activations */
     uint32_t n_used;
-    uint64_t weight_bytes; /* the room that the matrices take, or one expert's slot */
+    uint64_t weight_bytes; /* the room that the matrices take, or one expert's slot, or a cache that is read */
     uint64_t value_bytes;  /* and the activations */
     double bytes, flop;    /* that cannot be avoided: each byte read or written counts once */
     char size[48];         /* for people */
-    struct tensor matrix;  /* type and shape of the weights or the cache, and the family of kernels that takes them; */
-    enum family family;    /* N_FAMILIES: none does */
+    struct tensor matrix;  /* that variants are chosen by: the weights', or attention_key; and the family of kernels */
+    enum family family;    /* that takes them; N_FAMILIES: none does */
 };
 
 /* What the trial's type is of: nothing, the weights (F32: of that type only), the KV cache. */
@@ -57,6 +58,12 @@ struct kernel_op {
 };
 
 const struct kernel_op *kernel_ops(size_t *n);
+
+/*
+ * What stands for a family when its variants are timed: attention, and products (n_ff, n_embd) with n columns, n_beside
+ * of them side by side.
+ */
+extern const struct kernel_op kernel_attention, kernel_products;
 
 /* What recording the operation would tell, without recording it. */
 void kernel_measure(const struct kernel_op *op, struct kernel_trial *t);

@@ -5,7 +5,7 @@
 
 #include "random_blocks.h"
 
-enum { MAX_TABLES = 64, MAX_COUNTERS = 1024 };
+enum { MAX_TABLES = 64, MAX_COUNTERS = 4096 }; /* one token's, of as many heads as a file may say */
 
 static const uint64_t CHUNK_BYTES = 1 << 20;
 static const float SIGMA_WEIGHTS = 0.02f, SIGMA_VALUES = 1;
@@ -99,11 +99,17 @@ bool kernel_trials_fill(struct kernel_trials *k, enum sc_type type, struct sc_er
     return fill(k, &k->weights, 0, k->weights.size_bytes, type, SIGMA_WEIGHTS, e);
 }
 
+/* Halves also for q8_0, whose rows have their scales in a place of their own: any of them is a scale, or two bytes. */
+bool kernel_trials_fill_cache(struct kernel_trials *k, enum sc_type type, struct sc_error *e)
+{
+    return fill(k, &k->weights, 0, k->weights.size_bytes, type == SC_Q8_0 ? SC_F16 : type, SIGMA_VALUES, e);
+}
+
 struct kernel_trial kernel_trial_of(const struct kernel_shape *s, enum sc_type type, uint32_t n, uint32_t depth)
 {
     const struct tensor words = {.type = SC_F32, .rows = 1};
     struct kernel_trial t = {
-        .shape = s, .type = type, .n = n, .depth = depth, .n_hit = s->n_used, .family = N_FAMILIES};
+        .shape = s, .type = type, .n = n, .n_beside = 1, .depth = depth, .n_hit = s->n_used, .family = N_FAMILIES};
     t.tokens = t.step = t.done = t.routing.ids = t.routing.probs = words;
     t.tokens.rows = t.routing.ids.rows = t.routing.probs.rows = n;
     t.tokens.cols = 1;
@@ -168,10 +174,15 @@ static bool prepare_head(struct kernel_trials *k, struct kernel_trial *t, uint64
     return run(k, e);
 }
 
+/* Half as much for scratch: an input rounded takes less, and one that is normed has weights as large beside it. */
+uint64_t kernel_trials_value_bytes(const struct kernel_trial *measured)
+{
+    return measured->value_bytes + measured->value_bytes / 2;
+}
+
 static bool prepare_values(struct kernel_trials *k, const struct kernel_trial *measured, struct sc_error *e)
 {
-    /* half as much for scratch: an input rounded takes less, and one that is normed has weights as large beside it */
-    const uint64_t bytes = measured->value_bytes + measured->value_bytes / 2;
+    const uint64_t bytes = kernel_trials_value_bytes(measured);
     if (k->values.size_bytes < bytes) {
         buffer_finish(k->gpu, &k->values);
         if (!buffer_init(k->gpu, &k->values, MEMORY_DEVICE, bytes, "the benchmark's activations", e))

@@ -12,7 +12,7 @@ struct kernel_trials {
     struct gpu *gpu;
     struct commands commands;
     struct buffer staging;
-    struct buffer weights; /* full of blocks of one type */
+    struct buffer weights; /* full of blocks of one type, or of a cache's values */
     struct buffer values;  /* activations; grows */
     struct buffer head;    /* what is small: the step, the routing, tables of slots */
     uint64_t n_runs;       /* so far: each takes the next copy of its weights */
@@ -25,11 +25,15 @@ uint64_t kernel_trials_bytes(const struct gpu *gpu, uint64_t wanted_bytes);
 bool kernel_trials_init(struct kernel_trials *k, struct gpu *gpu, uint64_t wanted_bytes, struct sc_error *e) SC_CHECK;
 void kernel_trials_finish(struct kernel_trials *k); /* accepts a zeroed struct; the device must be idle */
 
-/* All weights are of this type from here on. */
+/* All weights are of this type from here on, or they are caches of it. */
 bool kernel_trials_fill(struct kernel_trials *k, enum sc_type type, struct sc_error *e) SC_CHECK;
+bool kernel_trials_fill_cache(struct kernel_trials *k, enum sc_type type, struct sc_error *e) SC_CHECK;
 
 /* A trial, still without memory. */
 struct kernel_trial kernel_trial_of(const struct kernel_shape *s, enum sc_type type, uint32_t n, uint32_t depth);
+
+/* How much memory the activations of a trial take, once kernel_measure has told of it. */
+uint64_t kernel_trials_value_bytes(const struct kernel_trial *measured);
 
 /* Gives a trial its memory and fills it. Its weights, as kernel_measure tells, must fit. */
 bool kernel_trials_prepare(struct kernel_trials *k, const struct kernel_op *op, struct kernel_trial *t,

@@ -111,6 +111,9 @@ enum { ATTENTION_MAX_PIECES = 64 };
 /* The kernels for n tokens. */
 enum family op_attention_family(uint32_t n, uint32_t n_pieces, struct heads h);
 
+/* Type, rows and columns that a variant is chosen by, as products' are by their matrix; it has no address. */
+struct tensor attention_key(enum sc_type cache_type, struct heads h);
+
 /* The most workgroups of n tokens for each KV head and piece. */
 uint32_t attention_tiles(uint32_t n, struct heads h);
 

@@ -59,6 +59,11 @@ enum family op_attention_family(uint32_t n, uint32_t n_pieces, struct heads h)
     return n_pieces > 1 || n * (h.n / h.n_kv) < MANY_QUERIES ? FAMILY_ATTENTION : FAMILY_ATTENTION_MANY;
 }
 
+struct tensor attention_key(enum sc_type cache_type, struct heads h)
+{
+    return (struct tensor){.type = cache_type, .rows = h.n << 16 | h.n_kv, .cols = h.dim};
+}
+
 /*
  * What the first n tokens of a pass behind n_past others take, in multiply-adds of products, of which attention's take
  * about WEIGHT each: it has exponentials between them, and each value that is loaded meets fewer others.
@@ -105,7 +110,9 @@ void op_attention(struct commands *c, struct tensor y, struct tensor q, struct k
         .window = h.window ? h.window : UINT32_MAX,
         .scale = 1 / sqrtf((float)h.dim),
     };
-    const struct variant *v = variant_of(c->gpu, op_attention_family(q.rows, n_pieces, h), kv.k.type, 0, 0);
+    const struct tensor key = attention_key(kv.k.type, h);
+    const struct variant *v =
+        variant_of(c->gpu, op_attention_family(q.rows, n_pieces, h), key.type, key.rows, key.cols);
     struct program program = variant_program(v, kv.k.type);
     if (program.constants[CONSTANT_HEAD_DIM])
         program.constants[CONSTANT_HEAD_DIM] = h.dim;

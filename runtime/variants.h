@@ -81,7 +81,10 @@ const char *variant_lacks(const struct variant *v, const struct sc_device_info *
 
 /* ---- variants.c ---- */
 
-/* The fastest variant for a matrix (rows, cols), of those before `next` in the table; the others were not timed yet. */
+/*
+ * The fastest variant for a matrix (rows, cols), or heads of attention (attention_key), of those before `next` in the
+ * table; the others were not timed yet.
+ */
 struct tuned {
     uint32_t family, type, rows, cols, variant, next;
     float seconds; /* that it took; 0: none was timed */
@@ -109,8 +112,8 @@ struct choices {
 enum family family_timed(enum family family);
 
 /*
- * The variant for a matrix (rows, cols) of this type, or (0, 0) of attention; there always is one. What was the fastest
- * is taken once it is known to be right.
+ * The variant for a matrix (rows, cols) of this type, or for heads of attention; there always is one. What was the
+ * fastest is taken once it is known to be right; of (0, 0) nothing is ever timed.
  */
 const struct variant *variant_of(const struct gpu *gpu, enum family family, enum sc_type type, uint32_t rows,
                                  uint32_t cols);
