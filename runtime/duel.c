@@ -26,12 +26,6 @@ void duel_finish(struct duel *d)
     *d = (struct duel){0};
 }
 
-void duel_forget(struct duel *d)
-{
-    d->has_lru = false;
-    d->is_stale = true;
-}
-
 static uint32_t n_all(const struct policy *p)
 {
     return p->n_layers * p->n_experts;
@@ -70,6 +64,16 @@ static void lru_begins(struct policy *p)
         set_or_remove(&p->duel.lru, i, has_slot(p, i), policy_worth(p, POLICY_RECENCY, i));
     p->duel.n_away = 0;
     p->duel.has_lru = true;
+}
+
+void duel_forget(struct policy *p)
+{
+    struct duel *d = &p->duel;
+    for (uint32_t i = 0; i < n_all(p); i++)
+        ranking_remove(&d->lru, i);
+    d->n_uses = d->n_settled = d->n_away = 0;
+    d->has_lru = false;
+    d->is_stale = true;
 }
 
 /* ---- the shadow ---- */
@@ -121,7 +125,7 @@ void duel_promote_in_shadow(struct policy *p)
 {
     struct duel *d = &p->duel;
     uint32_t n_left = POLICY_PROMOTIONS_PER_TOKEN;
-    while (!d->is_trusted) {
+    while (d->has_lru && !d->is_trusted) {
         const uint32_t victim = shadow_victim(p), index = policy_hottest_but(p, &d->shadow);
         if (index == POLICY_NONE || victim == POLICY_NONE || !policy_earns(p, POLICY_HEAT, index, victim, &n_left))
             break;
@@ -160,6 +164,8 @@ void duel_settle(struct policy *p)
 void duel_count(struct policy *p, uint32_t index, bool is_decode)
 {
     struct duel *d = &p->duel;
+    if (!d->has_lru)
+        return;
     if (index / p->n_experts != d->layer || d->n_uses == p->n_experts)
         duel_settle(p);
     d->layer = index / p->n_experts;
@@ -221,7 +227,7 @@ void duel_begin(struct policy *p, bool is_prompt)
     struct duel *d = &p->duel;
     duel_settle(p);
     d->n_settled = 0;
-    if (!d->has_lru)
+    if (!d->has_lru && !p->n_empty)
         lru_begins(p);
     weigh(d);
     if (d->is_trusted) {
@@ -229,7 +235,7 @@ void duel_begin(struct policy *p, bool is_prompt)
         d->is_stale = true;
         d->lead = d->spread = 0;
     }
-    if (!d->is_trusted && d->is_stale)
+    if (d->has_lru && !d->is_trusted && d->is_stale)
         cast_shadow(p);
     d->is_stale = d->is_stale || is_prompt; /* a prompt makes room as the shadow would not */
 }

@@ -48,8 +48,11 @@ void duel_finish(struct duel *d); /* accepts a zeroed struct */
 /* Without proof: there are counts of earlier runs. */
 void duel_trust(struct policy *p);
 
-/* Slots were emptied by what LRU has no part in: it begins anew with those who have slots when the next pass begins. */
-void duel_forget(struct duel *d);
+/*
+ * Slots were emptied by what LRU has no part in. It begins anew, with those who have slots, when none is empty any
+ * more; until then there is nobody to give up, and nothing is won or lost.
+ */
+void duel_forget(struct policy *p);
 
 void duel_begin(struct policy *p, bool is_prompt);
 

@@ -312,5 +312,5 @@ void policy_forget(struct policy *p)
 {
     for (uint32_t i = 0; i < p->n_slots; i++)
         policy_vacate(p, i);
-    duel_forget(&p->duel);
+    duel_forget(p);
 }

@@ -13,7 +13,15 @@
 #include "policy.h"
 #include "random_blocks.h"
 
-enum { LAYERS = 3, EXPERTS = 6, ALL = LAYERS * EXPERTS, TOKENS = 600, PROMPT_EVERY = 90, N_SEEDS = 12 };
+enum {
+    LAYERS = 3,
+    EXPERTS = 6,
+    ALL = LAYERS * EXPERTS,
+    TOKENS = 600,
+    PROMPT_EVERY = 90,
+    FAILURE_EVERY = 250,
+    N_SEEDS = 12
+};
 
 static void test_ranking(void **state)
 {
@@ -45,10 +53,11 @@ static void test_ranking(void **state)
     ranking_finish(&r);
 }
 
+/* Plain LRU, by searching; its slots are full. */
 struct lru {
-    bool has[ALL];
+    bool has[ALL], has_begun;
     uint64_t used[ALL], clock;
-    uint32_t n_hits;
+    int n_hits, n_uploads; /* of decode */
 };
 
 static void lru_use(struct lru *x, uint32_t layer, const bool *chosen, bool counts)
@@ -58,11 +67,12 @@ static void lru_use(struct lru *x, uint32_t layer, const bool *chosen, bool coun
     for (uint32_t i = 0; i < EXPERTS; i++)
         if (chosen[i]) {
             used[i] = ++x->clock;
-            x->n_hits += counts && has[i];
+            x->n_hits += counts && x->has_begun && has[i];
+            x->n_uploads += counts && x->has_begun && !has[i];
         }
     for (uint32_t i = 0; i < EXPERTS; i++) {
         uint32_t oldest = ALL;
-        for (uint32_t k = 0; k < ALL && chosen[i] && !has[i]; k++)
+        for (uint32_t k = 0; k < ALL && x->has_begun && chosen[i] && !has[i]; k++)
             if (x->has[k] && (oldest == ALL || x->used[k] < x->used[oldest]))
                 oldest = k;
         if (oldest < ALL) {
@@ -72,10 +82,10 @@ static void lru_use(struct lru *x, uint32_t layer, const bool *chosen, bool coun
     }
 }
 
-/* The layer's uses as the runtime tells them, misses uploaded; returns the hits. */
-static uint32_t policy_use(struct policy *p, uint32_t layer, const bool *chosen, uint32_t n_tokens)
+/* The layer's uses as the runtime tells them; returns the hits. */
+static int policy_use(struct policy *p, uint32_t layer, const bool *chosen, uint32_t n_tokens, bool uploads)
 {
-    uint32_t n_hits = 0;
+    int n_hits = 0;
     for (uint32_t i = 0, index = layer * EXPERTS; i < EXPERTS; i++, index++)
         if (chosen[i]) {
             n_hits += p->slot_of[index] != POLICY_NONE;
@@ -84,7 +94,7 @@ static uint32_t policy_use(struct policy *p, uint32_t layer, const bool *chosen,
                 policy_hold(p, p->slot_of[index]);
         }
     for (uint32_t i = 0, index = layer * EXPERTS; i < EXPERTS; i++, index++)
-        if (chosen[i] && p->slot_of[index] == POLICY_NONE) {
+        if (uploads && chosen[i] && p->slot_of[index] == POLICY_NONE) {
             const uint32_t slot = policy_victim(p, index);
             assert_true(slot != POLICY_NONE);
             policy_place(p, index, slot);
@@ -104,52 +114,121 @@ static void choose(bool *chosen, uint32_t n, uint32_t t, uint32_t layer, uint64_
     }
 }
 
-static void test_lru(void **state)
+struct duel_case {
+    uint64_t seed;
+    uint32_t n_slots;
+    bool promotes; /* the CPU computes decode's misses; else they are uploaded */
+};
+
+/* The policy and LRU side by side: what became of each, by counting. */
+struct trial {
+    struct policy p;
+    struct lru lru;
+    int n_hits, n_paid, n_trusted; /* of decode while LRU plays */
+};
+
+static void trial_init(struct trial *t, uint32_t n_slots)
+{
+    struct sc_error e = {0};
+    *t = (struct trial){0};
+    assert_true(policy_init(&t->p, LAYERS, EXPERTS, n_slots, &e));
+    for (uint32_t i = 0; i < n_slots; i++)
+        policy_place(&t->p, i, i);
+}
+
+/* LRU begins, and begins anew, with what the full cache has. */
+static void lru_begin(struct trial *t)
+{
+    if (t->lru.has_begun || t->p.n_empty)
+        return;
+    for (uint32_t i = 0; i < ALL; i++)
+        t->lru.has[i] = t->p.slot_of[i] != POLICY_NONE;
+    t->lru.has_begun = true;
+}
+
+static void promote(struct trial *t)
+{
+    uint32_t index, slot;
+    while (policy_promote(&t->p, &index, &slot)) {
+        t->n_paid += t->p.owner[slot] != POLICY_NONE;
+        policy_place(&t->p, index, slot);
+    }
+}
+
+static void check_trial(struct trial *t, const struct duel_case *c, uint32_t pass)
+{
+    enum { PRICE = 3 };
+    const struct duel *d = &t->p.duel;
+    uint32_t n_away = 0;
+    duel_settle(&t->p);
+    for (uint32_t i = 0; i < ALL; i++) {
+        const bool has = t->lru.has_begun && t->lru.has[i];
+        if (ranking_has(&d->lru, i) != has)
+            fail_msg("seed %u, %u slots, pass %u: expert %u", (unsigned)c->seed, c->n_slots, pass, i);
+        n_away += has && t->p.slot_of[i] == POLICY_NONE;
+    }
+    const int saved = c->promotes ? PRICE * (t->lru.n_uploads - t->n_paid) : 0;
+    const double won = t->n_hits - t->lru.n_hits + saved;
+    if (d->n_away != n_away || d->won < won || d->won > won)
+        fail_msg("seed %u, %u slots, %s, pass %u: %u away and %.0f won, not %u and %.0f", (unsigned)c->seed, c->n_slots,
+                 c->promotes ? "promotions" : "uploads", pass, n_away, won, d->n_away, d->won);
+    t->n_trusted += d->is_trusted;
+}
+
+/* Returns for how many passes heat was trusted. Twice an upload fails, and all slots are empty. */
+static int play(const struct duel_case *c)
+{
+    struct trial t;
+    uint64_t seed = c->seed;
+    trial_init(&t, c->n_slots);
+    for (uint32_t pass = 0; pass < TOKENS; pass++) {
+        const bool is_prompt = pass % PROMPT_EVERY == 0;
+        const uint32_t n_tokens = is_prompt ? 5 : 1;
+        if (pass % FAILURE_EVERY == FAILURE_EVERY - 1) {
+            policy_forget(&t.p);
+            t.lru.has_begun = false;
+        }
+        lru_begin(&t);
+        policy_begin(&t.p, n_tokens);
+        if (c->promotes && !is_prompt)
+            promote(&t);
+        for (uint32_t l = 0; l < LAYERS; l++) {
+            bool chosen[EXPERTS];
+            choose(chosen, is_prompt ? 5 : 2, pass, l, &seed);
+            const int n = policy_use(&t.p, l, chosen, n_tokens, is_prompt || !c->promotes);
+            lru_use(&t.lru, l, chosen, !is_prompt);
+            t.n_hits += t.lru.has_begun && !is_prompt ? n : 0;
+        }
+        check_trial(&t, c, pass);
+    }
+    policy_finish(&t.p);
+    return t.n_trusted;
+}
+
+static void check_duels(bool promotes)
+{
+    int n_trusted = 0;
+    for (uint64_t seed = 1; seed <= N_SEEDS; seed++)
+        for (uint32_t n_slots = EXPERTS; n_slots < ALL; n_slots += 3)
+            n_trusted += play(&(struct duel_case){seed, n_slots, promotes});
+    assert_true(n_trusted > 1000); /* else it was LRU all the time */
+}
+
+static void test_uploads(void **state)
 {
     (void)state;
-    uint32_t n_trusted = 0;
-    for (uint64_t s = 1; s <= N_SEEDS; s++)
-        for (uint32_t n_slots = EXPERTS; n_slots < ALL; n_slots += 3) {
-            struct policy p;
-            struct lru lru = {0};
-            struct sc_error e = {0};
-            uint64_t seed = s;
-            uint32_t n_hits = 0;
-            assert_true(policy_init(&p, LAYERS, EXPERTS, n_slots, &e));
-            for (uint32_t i = 0; i < n_slots; i++) {
-                policy_place(&p, i, i);
-                lru.has[i] = true;
-            }
-            for (uint32_t t = 0; t < TOKENS; t++) {
-                const bool is_prompt = t % PROMPT_EVERY == 0;
-                policy_begin(&p, is_prompt ? 5 : 1);
-                for (uint32_t l = 0; l < LAYERS; l++) {
-                    bool chosen[EXPERTS];
-                    choose(chosen, is_prompt ? 5 : 2, t, l, &seed);
-                    const uint32_t n = policy_use(&p, l, chosen, is_prompt ? 5 : 1);
-                    n_hits += is_prompt ? 0 : n;
-                    lru_use(&lru, l, chosen, !is_prompt);
-                }
-                duel_settle(&p);
-                uint32_t n_away = 0;
-                for (uint32_t i = 0; i < ALL; i++) {
-                    if (ranking_has(&p.duel.lru, i) != lru.has[i])
-                        fail_msg("seed %u, %u slots, pass %u: expert %u", (unsigned)s, n_slots, t, i);
-                    n_away += lru.has[i] && p.slot_of[i] == POLICY_NONE;
-                }
-                const double won = (double)n_hits - lru.n_hits;
-                if (p.duel.n_away != n_away || p.duel.won < won || p.duel.won > won)
-                    fail_msg("seed %u, %u slots, pass %u: %u away and %.0f won, not %u and %.0f", (unsigned)s, n_slots,
-                             t, n_away, won, p.duel.n_away, p.duel.won);
-                n_trusted += p.duel.is_trusted;
-            }
-            policy_finish(&p);
-        }
-    assert_true(n_trusted > 1000); /* else it was LRU all the time */
+    check_duels(false);
+}
+
+static void test_promotions(void **state)
+{
+    (void)state;
+    check_duels(true);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ranking), cmocka_unit_test(test_lru)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ranking), cmocka_unit_test(test_uploads),
+                                       cmocka_unit_test(test_promotions)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
