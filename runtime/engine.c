@@ -151,21 +151,22 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
     return engine->store != NULL;
 }
 
-/* Experts that keep coming from the mapped files are read there by the device, if its driver can. */
-static void import_files(struct sc_engine *engine)
+/* Experts that keep coming from the mapped files are read there by the device, if its driver can. True: all are. */
+static bool import_files(struct sc_engine *engine)
 {
     struct sc_error why = {0};
     uint64_t size_bytes;
     if (!store_is_steady(engine->store) || engine->placement.n_slots == engine->placement.n_experts_total)
-        return;
+        return false;
     for (size_t i = 0; i < sc_gguf_n_files(engine->gguf); i++) {
         const void *data = sc_gguf_file_data(engine->gguf, i, &size_bytes);
         if (!data || !upload_import(&engine->upload, data, size_bytes, &why)) {
             engine_log(engine, SC_LOG_INFO, "experts go to the device through a ring%s%s", why.text[0] ? ": " : "",
                        why.text);
-            return;
+            return false;
         }
     }
+    return true;
 }
 
 static void unplace(struct sc_engine *engine)
@@ -194,8 +195,8 @@ bool engine_place(struct sc_engine *engine, uint64_t budget_bytes, struct sc_err
                                    engine->placement.n_slots, engine->store, &engine->hot_set, &engine->upload, p, e) &&
                         store_load(engine->store, p, e);
     if (engine->is_placed) {
-        import_files(engine);
-        engine_choose_path(engine); /* uploads may be faster now */
+        engine->reads_in_place = import_files(engine);
+        engine_choose_path(engine); /* uploads may be slower than they promised to be */
     }
     engine->is_placed = engine->is_placed && open_host_experts(engine, e);
     if (!engine->is_placed)

@@ -24,8 +24,9 @@ struct sc_engine {
     struct cpu_pool *pool; /* NULL: the CPU computes no experts */
     struct rates rates;    /* measured where there is a pool, if has_rates */
     bool has_rates;
-    double in_ram; /* the part of all experts that RAM has room for, 0 to 1 */
-    double disk;   /* bytes/s of experts that RAM has no room for; 0: not measured, where there is room for all */
+    bool reads_in_place; /* the device reads experts in the mapped files: uploads run at the rate of a transfer */
+    double in_ram;       /* the part of all experts that RAM has room for, 0 to 1 */
+    double disk;         /* bytes/s of experts that RAM has no room for; 0: not measured, where there is room for all */
     struct host_experts *host_experts; /* NULL: PATH_DEVICE */
     enum expert_path path;             /* of single tokens and small batches */
     uint32_t n_host_tokens;      /* it does so for passes of at most so many tokens; session_host_tokens bounds it */

@@ -79,7 +79,7 @@ struct expert_cost engine_cost(const struct sc_engine *engine)
     const double n = p->n_experts_total;
     struct expert_cost cost =
         expert_cost_of(&engine->rates, &engine->weights, &engine->config, n > 0 ? p->n_slots / n : 1);
-    if (engine->upload.n_imports)
+    if (engine->reads_in_place)
         cost.upload = engine->rates.transfer;
     cost.in_ram = engine->in_ram;
     cost.disk = engine->disk;
@@ -127,6 +127,28 @@ static bool stay_with_host(struct sc_engine *engine, uint64_t budget_bytes, stru
                           e);
 }
 
+/*
+ * The micro-batch hangs on how fast uploads are, and decides what is left for experts, so it must be known before
+ * anything is placed whether the device will read them in the mapped files. Not every driver that can import memory
+ * takes mapped files: this one is asked with a page of them. If it refuses the rest all the same, engine_place chooses
+ * the path again; the micro-batch is larger than it would have been then.
+ */
+static bool may_read_in_place(const struct sc_engine *engine)
+{
+    const struct sc_engine_params *p = &engine->params;
+    const bool is_mapped = p->synthetic || (!p->ram_bytes && !p->no_mmap && engine->in_ram >= 1);
+    const uint64_t align = engine->gpu->import_alignment;
+    uint64_t size_bytes;
+    const uint8_t *data = sc_gguf_file_data(engine->gguf, 0, &size_bytes);
+    if (!is_mapped || !align || !data || engine->placement.n_slots == engine->placement.n_experts_total)
+        return false;
+    struct buffer page;
+    struct sc_error ignored = {0};
+    const bool ok = buffer_import(engine->gpu, &page, data - (uintptr_t)data % align, align, &ignored);
+    buffer_finish(engine->gpu, &page);
+    return ok;
+}
+
 /* In RAM, while nothing of the model is there yet. */
 static void find_room(struct sc_engine *engine)
 {
@@ -146,6 +168,7 @@ bool engine_decide(struct sc_engine *engine, uint64_t budget_bytes, struct sc_er
     if (!open_host(engine, e))
         return false;
     find_room(engine);
+    engine->reads_in_place = may_read_in_place(engine);
     fit_batch(engine);
     engine_choose_path(engine);
     return stay_with_host(engine, budget_bytes, e);
