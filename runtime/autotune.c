@@ -16,7 +16,8 @@ static_assert((int)MAX_SUBJECTS <= (int)MAX_TUNED, "a model must not push out it
 
 static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
 static const double RUN_SECONDS = 0.003,        /* of one timing, in which the operation runs as often as fits */
-    CLEARLY = 0.97;                             /* of the time of the one before it in the table */
+    CLEARLY = 0.97,                             /* of the time of the one before it in the table */
+    HOPELESS = 3;                               /* times that; one long run is enough to tell */
 
 /* What a family's variants are timed with. */
 struct subject {
@@ -225,9 +226,9 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median seconds of the operation. */
+/* The median seconds of the operation. best: of the variants before this one, 0 if there are none. */
 static bool time_variant(struct tuner *t, const struct subject *s, const struct kernel_trial *trial, uint32_t variant,
-                         double *seconds, struct sc_error *e)
+                         double best, double *seconds, struct sc_error *e)
 {
     double times[N_TIMES], once = 0;
     uint8_t *forced = &t->gpu->choices.forced[s->family];
@@ -237,13 +238,15 @@ static bool time_variant(struct tuner *t, const struct subject *s, const struct 
     ok = ok && time_run(t, s, trial, 1, &once, e);
     const double fitting = ok ? RUN_SECONDS / once : 1;
     const uint32_t repeats = fitting < 1 ? 1 : fitting > MAX_REPEATS ? MAX_REPEATS : (uint32_t)fitting;
-    for (uint32_t i = 0; ok && i < N_TIMES; i++)
+    const bool is_hopeless = ok && best > 0 && once > best * HOPELESS && once > RUN_SECONDS;
+    for (uint32_t i = 0; ok && !is_hopeless && i < N_TIMES; i++)
         ok = time_run(t, s, trial, repeats, &times[i], e);
     *forced = before;
     if (!ok)
         return false;
-    qsort(times, N_TIMES, sizeof(times[0]), compare_doubles);
-    *seconds = times[N_TIMES / 2] / repeats;
+    if (!is_hopeless)
+        qsort(times, N_TIMES, sizeof(times[0]), compare_doubles);
+    *seconds = is_hopeless ? once : times[N_TIMES / 2] / repeats;
     return true;
 }
 
@@ -269,7 +272,7 @@ static bool tune(struct tuner *t, const struct subject *s, struct listener liste
             return false;
         if (!is_right)
             continue;
-        if (!time_variant(t, s, &trial, best->next, &seconds, e))
+        if (!time_variant(t, s, &trial, best->next, (double)best->seconds, &seconds, e))
             return false;
         if (!(best->seconds > 0) || seconds < (double)best->seconds * CLEARLY) {
             best->seconds = (float)seconds;

@@ -16,6 +16,9 @@ scoria_test(test_transformers SOURCES ${forward_sources} LIBS scoria_runtime LAB
 scoria_test(test_self_test SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver
     LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable)
 scoria_test(test_autotune LIBS scoria_runtime LABELS driver LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable)
+# what engines do with a GPU does not hang on the driver that plays one
+scoria_test(test_first_start SOURCES ${forward_sources} LIBS scoria_runtime
+    LINK_OPTIONS -Wl,--wrap=volkLoadInstanceOnly)
 # failing calls and files try the host, so the default driver is enough
 scoria_test(test_faults SOURCES ${forward_sources} failing_malloc.c LIBS scoria_runtime
     LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable,--wrap=malloc,--wrap=calloc,--wrap=realloc)
