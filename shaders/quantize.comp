@@ -2,8 +2,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * y = x, or norm(x) = x / sqrt(mean(x^2) + eps) * norm, rounded to 8 bits: each block of 32 to whole multiples of a 127th of
- * its largest. Workgroup (row, 256 columns), a quad a thread; each sums up the squares of the whole row, which costs less
- * than waiting for one that does. Bound by latency.
+ * its largest. A block that holds NaN has a step of NaN, and so has all that is multiplied with it. Workgroup (row, 256
+ * columns), a quad a thread; each sums up the squares of the whole row, which costs less than waiting for one that does.
+ * Bound by latency.
  */
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -15,7 +16,7 @@ layout(push_constant) uniform Args { quantize_args a; };
 const uint QUADS_OF_BLOCK = ROUNDED_BLOCK / 4;
 const float LEAST = 1e-35; /* of a block's largest: its reciprocal must be a number, and what is below it is 0 */
 
-shared float largest[64];
+shared uint largest[64]; /* magnitudes in bits, whose order is the values' and puts NaN on top: max() would lose it */
 shared int sums[64];
 
 void main()
@@ -35,13 +36,14 @@ void main()
             v *= factor * Quads(a.norm).at[quad];
     }
 
-    const vec4 size = abs(v);
+    const uvec4 size = floatBitsToUint(v) & 0x7fffffffu;
     largest[tid] = max(max(size.x, size.y), max(size.z, size.w));
     barrier();
     const uint first = tid / QUADS_OF_BLOCK * QUADS_OF_BLOCK; /* thread of the block */
-    float most = 0;
+    uint most_bits = 0;
     for (uint i = 0; i < QUADS_OF_BLOCK; i++)
-        most = max(most, largest[first + i]);
+        most_bits = max(most_bits, largest[first + i]);
+    const float most = uintBitsToFloat(most_bits);
     const ivec4 q = ivec4(roundEven(v * (most > LEAST ? 127 / most : 0)));
     sums[tid] = q.x + q.y + q.z + q.w;
     barrier();

@@ -74,8 +74,43 @@ static void test_quantize(void **state)
     op_judge_report(&judge, "quantize");
 }
 
+static bool is_step_nan(const uint32_t *y, uint32_t cols, uint32_t block)
+{
+    return (y[cols / 4 + 2 * block] & 0x7fffffffu) > 0x7f800000u;
+}
+
+/* One value of the middle row is no number: its block has no step, and with a norm the row has none. */
+static void check_nan(struct op_judge *j, struct op_device *d, uint32_t cols, uint32_t at, uint32_t nan, bool is_normed)
+{
+    enum { ROWS = 3, MIDDLE = 1 };
+    op_case(j, d, at, "%u columns, %08x at %u%s", cols, nan, at, is_normed ? ", normed" : "");
+    const struct tensor x = op_random(d, ROWS, cols, 1), y = op_tensor(d, SC_F32, ROWS, ROUNDED_WORDS(cols));
+    const struct norm norm = {.w = op_random(d, 1, cols, 1), .eps = 1e-5F};
+    op_words(d, x)[MIDDLE * cols + at] = nan;
+    op_quantize(&d->commands, y, x, is_normed ? &norm : NULL);
+    op_writes(d, y);
+    op_judge_run(j, d);
+    for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t b = 0; b < cols / ROUNDED_BLOCK; b++) {
+            const bool want = r == MIDDLE && (is_normed || b == at / ROUNDED_BLOCK);
+            if (is_step_nan(op_words(d, y) + (size_t)r * ROUNDED_WORDS(cols), cols, b) != want)
+                fail_msg("%s: row %u, block %u", j->what, r, b);
+        }
+}
+
+static void test_nan(void **state)
+{
+    static const uint32_t nans[] = {0x7fc00000, 0xffc00000, 0x7f800001, 0xffffffff}, cols[] = {32, 288, 512};
+    struct op_judge judge = {0};
+    for (size_t i = 0; i < sizeof cols / sizeof cols[0]; i++)
+        for (uint32_t k = 0; k < 8; k++)
+            for (int is_normed = 0; is_normed < 2; is_normed++)
+                check_nan(&judge, *state, cols[i], k * 37 % cols[i], nans[k % 4], is_normed);
+    op_judge_report(&judge, "quantize, NaN");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_quantize)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_quantize), cmocka_unit_test(test_nan)};
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }

@@ -3,6 +3,7 @@
  * Whole models by the variants that round activations to 8 bits, which GPUs may take: how far that moves the logits.
  * Devices that take others by themselves are made to by a verdict against those.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -86,12 +87,65 @@ static void test_legacy(void **state)
     check("q4_0", &(struct model_spec){.type = "q4_0", .d = 64, .ff = 96, .experts = 8, .n_ctx = 64, .seed = 23});
 }
 
+/* A scale of the token's embedding, of q8_0, is no number. */
+static void damage(const char *path, sc_token token)
+{
+    static const uint16_t nan = 0x7e00;
+    struct sc_error e = {0};
+    struct sc_gguf *g = sc_gguf_open(path, &e);
+    FILE *f = fopen(path, "r+b");
+    if (!g || !f)
+        fail_msg("%s", e.text);
+    const struct sc_gguf_tensor *t = sc_gguf_find_tensor(g, "token_embd.weight");
+    const uint64_t row_bytes = t->shape[1] / 32 * 34;
+    assert_int_equal(t->size_bytes, t->shape[0] * row_bytes);
+    assert_int_equal(fseek(f, (long)(t->offset + (uint64_t)token * row_bytes), SEEK_SET), 0);
+    assert_int_equal(fwrite(&nan, sizeof nan, 1, f), 1);
+    assert_int_equal(fclose(f), 0);
+    sc_gguf_close(g);
+}
+
+/* What is no number reaches the logits, so that callers can tell: alone and at the end of a prompt. */
+static void test_nan(void **state)
+{
+    enum { N = 20, N_VOCAB = 320 };
+    static float logits[N_VOCAB];
+    struct trial t;
+    (void)state;
+    trial_init(&t, "NaN", &(struct model_spec){.type = "q8_0", .d = 64, .ff = 96, .vocab = N_VOCAB, .n_ctx = N}, N);
+    damage(t.path, t.tokens[N - 1]);
+    struct sc_engine *engine = trial_engine(
+        &t, (struct sc_engine_params){.n_ctx = N, .n_batch = N, .cpu_experts = SC_CPU_OFF, .no_hot_set = true});
+    const bool can_run = use_rounding(engine->gpu);
+    struct sc_session *session = trial_session(&t, engine);
+    for (size_t n = can_run ? 1 : N + 1; n <= N; n += N - 1) {
+        struct sc_error e = {0};
+        struct sc_candidate best;
+        size_t n_best = 1;
+        sc_session_truncate(session, 0);
+        if (!sc_session_eval(session, t.tokens + N - n, n, logits, 1, &e))
+            fail_msg("%zu tokens: %s", n, e.text);
+        for (int i = 0; i < N_VOCAB; i++)
+            if (!isnan(logits[i]))
+                fail_msg("%zu tokens: logit %d is %g", n, i, (double)logits[i]);
+        sc_session_truncate(session, 0);
+        assert_true(sc_session_eval_top(session, t.tokens + N - n, n, &best, &n_best, &e));
+        assert_int_equal(n_best, 0);
+    }
+    sc_session_destroy(session);
+    sc_engine_destroy(engine);
+    trial_finish(&t);
+    if (!can_run)
+        skip();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_legacy),
+        cmocka_unit_test(test_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
