@@ -32,3 +32,7 @@ uvec2 address_add(uvec2 base, uint bytes)
 uint linear_workgroup() { return gl_WorkGroupID.z * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
 
 bool address_is_null(uvec2 a) { return (a.x | a.y) == 0; }
+
+/* Of magnitudes, as bits: their order is the values', with NaN on top, which max() of floats may lose. */
+uvec2 magnitude_bits(vec2 v) { return floatBitsToUint(v) & 0x7fffffffu; }
+uvec4 magnitude_bits(vec4 v) { return floatBitsToUint(v) & 0x7fffffffu; }

@@ -40,10 +40,10 @@ void kv_store(uvec2 row, uint n, vec2 v[KV_PAIRS])
 {
     vec2 scales;
     [[unroll]] for (uint b = 0; b < 2; b++) {
-        vec2 most = vec2(0);
+        uvec2 most = uvec2(0);
         [[unroll]] for (uint i = 0; i < 16; i++)
-            most = max(most, abs(v[b * 16 + i]));
-        scales[b] = max(most.x, most.y) / 127;
+            most = max(most, magnitude_bits(v[b * 16 + i]));
+        scales[b] = uintBitsToFloat(max(most.x, most.y)) / 127;
     }
     WordsOut(kv_scales(row)).at[n] = packHalf2x16(scales);
     [[unroll]] for (uint i = 0; i < 16; i++) {

@@ -16,7 +16,7 @@ layout(push_constant) uniform Args { quantize_args a; };
 const uint QUADS_OF_BLOCK = ROUNDED_BLOCK / 4;
 const float LEAST = 1e-35; /* of a block's largest: its reciprocal must be a number, and what is below it is 0 */
 
-shared uint largest[64]; /* magnitudes in bits, whose order is the values' and puts NaN on top: max() would lose it */
+shared uint largest[64]; /* magnitude_bits */
 shared int sums[64];
 
 void main()
@@ -36,7 +36,7 @@ void main()
             v *= factor * Quads(a.norm).at[quad];
     }
 
-    const uvec4 size = floatBitsToUint(v) & 0x7fffffffu;
+    const uvec4 size = magnitude_bits(v);
     largest[tid] = max(max(size.x, size.y), max(size.z, size.w));
     barrier();
     const uint first = tid / QUADS_OF_BLOCK * QUADS_OF_BLOCK; /* thread of the block */

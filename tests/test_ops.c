@@ -178,6 +178,38 @@ static void test_rope_store(void **state)
     op_judge_report(&judge, "rope_store");
 }
 
+/* What is no number stays so in every cache: with q8_0 its whole block. */
+static void test_store_nan(void **state)
+{
+    enum { KEY = 5, VALUE = 100 };
+    static const uint32_t nans[] = {0x7fc00000, 0xffc00000};
+    static const struct heads h = {.n = 4, .n_kv = 2, .dim = 64, .n_rot = 0};
+    struct op_device *d = *state;
+    struct op_judge j = {0};
+    for (uint32_t i = 0; i < 2 * OP_N_KV_TYPES; i++) {
+        const enum sc_type type = op_kv_types[i / 2];
+        op_case(&j, d, i, "%s cache, NaN %08x", sc_type_name(type), nans[i % 2]);
+        const uint32_t n_q = h.n * h.dim, n_k = h.n_kv * h.dim;
+        const struct kv_cache kv = {.k = op_kv(d, type, 1, n_k), .v = op_kv(d, type, 1, n_k)};
+        const struct tensor q = op_random(d, 1, n_q, 1), k = op_random(d, 1, n_k, 1), v = op_random(d, 1, n_k, 1);
+        const struct tensor angles = op_tensor(d, SC_F32, 1, 0), step = op_tensor(d, SC_F32, 1, 4);
+        op_words(d, step)[0] = 0;
+        op_words(d, step)[1] = 1;
+        op_words(d, k)[KEY] = op_words(d, v)[VALUE] = nans[i % 2];
+        op_rope_store(&d->commands, kv, q, k, v, angles, step, h);
+        op_writes(d, q);
+        op_writes(d, kv.k);
+        op_writes(d, kv.v);
+        op_judge_run(&j, d);
+        for (uint32_t c = 0; c < n_k; c++) {
+            const bool in_key = type == SC_Q8_0 ? c / 32 == KEY / 32 : c == KEY;
+            const bool in_value = type == SC_Q8_0 ? c / 32 == VALUE / 32 : c == VALUE;
+            if (isnan(op_kv_value(d, kv.k, 0, c)) != in_key || isnan(op_kv_value(d, kv.v, 0, c)) != in_value)
+                fail_msg("%s: column %u", j.what, c);
+        }
+    }
+}
+
 static void test_silu_mul(void **state)
 {
     static const float edges[] = {0,     -0.0f,  1e-30f, -1e-30f, 20,    -20,    60,   -60,   86,    -86,
@@ -354,9 +386,9 @@ static void test_group(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),         cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_rope_store),
-        cmocka_unit_test(test_silu_mul),      cmocka_unit_test(test_combine),  cmocka_unit_test(test_route),
-        cmocka_unit_test(test_route_nothing), cmocka_unit_test(test_group),
+        cmocka_unit_test(test_embed),     cmocka_unit_test(test_rms_norm),      cmocka_unit_test(test_rope_store),
+        cmocka_unit_test(test_store_nan), cmocka_unit_test(test_silu_mul),      cmocka_unit_test(test_combine),
+        cmocka_unit_test(test_route),     cmocka_unit_test(test_route_nothing), cmocka_unit_test(test_group),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }
