@@ -19,9 +19,12 @@ enum { N_CTX = 48, N_BATCH = 8, N_VOCAB = 320, N_PROMPT = 5 };
 static const struct sc_engine_params resident = {.cpu_experts = SC_CPU_OFF};
 static struct trial t;
 
-/* Two sessions of one engine that get the same tokens: one is asked for candidates, the other for logits. */
+/*
+ * Two sessions that get the same tokens: one is asked for candidates, the other for logits. They are of one engine,
+ * unless it matters for the bits which experts have slots: then each has its own, and equal calls fill them equally.
+ */
 struct pair {
-    struct sc_engine *engine;
+    struct sc_engine *engine, *other;
     struct sc_session *top, *plain;
     struct sc_candidate candidates[SC_MAX_CANDIDATES];
     size_t n;
@@ -49,9 +52,25 @@ static void pair_init(struct pair *p, struct sc_engine_params params)
     params.n_ctx = N_CTX;
     params.n_batch = N_BATCH;
     params.kv_type = SC_KV_F32;
-    p->engine = trial_engine(&t, params);
+    *p = (struct pair){.engine = trial_engine(&t, params)};
     p->top = trial_session(&t, p->engine);
     p->plain = trial_session(&t, p->engine);
+}
+
+/* With slots for few experts, on this path, whatever is faster here. */
+static void pair_init_staged(struct pair *p, enum expert_path path)
+{
+    enum { MORE_SLOTS = 3 };
+    struct sc_engine_params params = {.n_ctx = N_CTX, .n_batch = N_BATCH, .kv_type = SC_KV_F32, .no_hot_set = true};
+    params.cpu_experts = path == PATH_DEVICE ? SC_CPU_OFF : SC_CPU_ALL;
+    struct sc_engine *engine = trial_engine(&t, params);
+    const struct sc_placement *placement = sc_engine_placement(engine);
+    params.vram_bytes = placement->minimum_bytes + MORE_SLOTS * placement->slot_bytes;
+    sc_engine_destroy(engine);
+    *p = (struct pair){.engine = trial_engine(&t, params), .other = trial_engine(&t, params)};
+    p->engine->path = p->other->path = path;
+    p->top = trial_session(&t, p->engine);
+    p->plain = trial_session(&t, p->other);
 }
 
 static void pair_finish(struct pair *p)
@@ -59,6 +78,7 @@ static void pair_finish(struct pair *p)
     sc_session_destroy(p->top);
     sc_session_destroy(p->plain);
     sc_engine_destroy(p->engine);
+    sc_engine_destroy(p->other);
 }
 
 static uint64_t n_submits(const struct sc_session *session)
@@ -151,41 +171,56 @@ static void test_wrong_guess(void **state)
 }
 
 /* Any calls in any order. */
-static void test_any_calls(void **state)
+static void check_any_calls(struct pair *p, int n_calls, const char *way, uint64_t seed)
 {
     static const size_t counts[] = {0, 1, 1, 1, 1, 2, 40, 64};
-    const struct sc_engine_params ways[] = {
-        resident, {.cpu_experts = SC_CPU_ALL}, {.cpu_experts = SC_CPU_OFF, .vram_bytes = 1}};
-    (void)state;
-    for (size_t way = 0; way < sizeof ways / sizeof ways[0]; way++) {
-        struct sc_engine_params params = ways[way];
-        struct pair p;
-        uint64_t seed = 77 + way;
-        if (params.vram_bytes) { /* as little as two sessions can do with */
-            pair_init(&p, resident);
-            params.vram_bytes = sc_engine_placement(p.engine)->minimum_bytes + (1u << 20);
-            pair_finish(&p);
+    pair_eval(p, t.tokens, N_PROMPT, 1, "the prompt");
+    for (int i = 0; i < n_calls; i++) {
+        const uint64_t random = random_u64(&seed);
+        const uint32_t n_past = sc_session_n_past(p->top);
+        const bool follows = p->n > 0 && random % 4 != 0;
+        const size_t n = !follows && random >> 8 & 1 ? 2 + (random >> 16) % 11 : 1, n_top = counts[random >> 32 & 7];
+        if (n_past + n > N_CTX || (random >> 40) % 16 == 0) {
+            const uint32_t to = (uint32_t)((random >> 48) % (n_past < N_CTX - 12 ? n_past : N_CTX - 12));
+            sc_session_truncate(p->top, to);
+            sc_session_truncate(p->plain, to);
         }
-        pair_init(&p, params);
-        pair_eval(&p, t.tokens, N_PROMPT, 1, "the prompt");
-        for (int i = 0; i < 150; i++) {
-            const uint64_t random = random_u64(&seed);
-            const uint32_t n_past = sc_session_n_past(p.top);
-            const bool follows = p.n > 0 && random % 4 != 0;
-            const size_t n = !follows && random >> 8 & 1 ? 2 + (random >> 16) % 11 : 1,
-                         n_top = counts[random >> 32 & 7];
-            if (n_past + n > N_CTX || (random >> 40) % 16 == 0) {
-                const uint32_t to = (uint32_t)((random >> 48) % (n_past < N_CTX - 12 ? n_past : N_CTX - 12));
-                sc_session_truncate(p.top, to);
-                sc_session_truncate(p.plain, to);
-            }
-            char what[64];
-            snprintf(what, sizeof what, "way %zu, call %d: %zu tokens at %u for %zu", way, i, n,
-                     sc_session_n_past(p.top), n_top);
-            pair_eval(&p, follows ? &p.candidates[0].token : &t.tokens[i % 9], n, n_top, what);
-        }
-        pair_finish(&p);
+        char what[64];
+        snprintf(what, sizeof what, "%s, call %d: %zu tokens at %u for %zu", way, i, n, sc_session_n_past(p->top),
+                 n_top);
+        pair_eval(p, follows ? &p->candidates[0].token : &t.tokens[i % 9], n, n_top, what);
     }
+}
+
+static void test_any_calls(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_init(&p, resident);
+    check_any_calls(&p, 150, "resident", 77);
+    pair_finish(&p);
+    pair_init(&p, (struct sc_engine_params){.cpu_experts = SC_CPU_ALL});
+    check_any_calls(&p, 150, "the CPU's experts", 78);
+    pair_finish(&p);
+}
+
+/* Experts come and go: uploaded when they are missing, or on both engines. */
+static void test_any_calls_staged(void **state)
+{
+    struct pair p;
+    struct sc_stats stats;
+    (void)state;
+    pair_init_staged(&p, PATH_DEVICE);
+    check_any_calls(&p, 60, "uploads", 79);
+    sc_session_stats(p.top, &stats);
+    assert_true(stats.expert_hits > 0 && stats.expert_misses > 0 && stats.expert_host_runs == 0);
+    pair_finish(&p);
+
+    pair_init_staged(&p, PATH_BOTH);
+    check_any_calls(&p, 60, "both engines", 80);
+    sc_session_stats(p.top, &stats);
+    assert_true(stats.expert_hits > 0 && stats.expert_host_runs > 0 && stats.uploaded_bytes > 0);
+    pair_finish(&p);
 }
 
 static void test_wrong_counts(void **state)
@@ -207,10 +242,8 @@ static void test_wrong_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_wrong_guess),
-        cmocka_unit_test(test_any_calls),
-        cmocka_unit_test(test_wrong_counts),
+        cmocka_unit_test(test_greedy),           cmocka_unit_test(test_wrong_guess),  cmocka_unit_test(test_any_calls),
+        cmocka_unit_test(test_any_calls_staged), cmocka_unit_test(test_wrong_counts),
     };
     return cmocka_run_group_tests(tests, make_trial, finish_trial);
 }
