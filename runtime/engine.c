@@ -151,12 +151,14 @@ static bool open_store(struct sc_engine *engine, struct sc_error *e)
     return engine->store != NULL;
 }
 
-/* Experts that keep coming from the mapped files are read there by the device, if its driver can. True: all are. */
+/* Experts that keep coming from the mapped files are read there by the device, if its driver can. True: all are that
+   lie on the device as they do in the file. */
 static bool import_files(struct sc_engine *engine)
 {
     struct sc_error why = {0};
     uint64_t size_bytes;
-    if (!store_is_steady(engine->store) || engine->placement.n_slots == engine->placement.n_experts_total)
+    if (!store_is_steady(engine->store) || engine->placement.n_slots == engine->placement.n_experts_total ||
+        !engine_has_plain_experts(engine))
         return false;
     for (size_t i = 0; i < sc_gguf_n_files(engine->gguf); i++) {
         const void *data = sc_gguf_file_data(engine->gguf, i, &size_bytes);

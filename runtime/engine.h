@@ -60,6 +60,9 @@ bool engine_shares_ram(const struct sc_engine *engine); /* the device's memory i
 uint64_t engine_free_ram(const struct sc_engine *engine);
 uint64_t engine_ram_for_experts(const struct sc_engine *engine);
 
+/* Whether any expert matrix lies on the device as it does in the file (layout.h), and may be read there. */
+bool engine_has_plain_experts(const struct sc_engine *engine);
+
 /* By the rates, for the placement. Borrows the engine. */
 struct expert_cost engine_cost(const struct sc_engine *engine);
 

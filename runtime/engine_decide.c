@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "disk_rate.h"
 #include "engine.h"
+#include "layout.h"
 #include "placement.h"
 #include "ram.h"
 #include "session_memory.h"
@@ -127,6 +128,17 @@ static bool stay_with_host(struct sc_engine *engine, uint64_t budget_bytes, stru
                           e);
 }
 
+bool engine_has_plain_experts(const struct sc_engine *engine)
+{
+    bool any = false;
+    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
+        const struct expert_weights *x = &engine->weights.layers[l].experts[0];
+        any = any || !layout_of(x->gate.type).scale_bytes || !layout_of(x->up.type).scale_bytes ||
+              !layout_of(x->down.type).scale_bytes;
+    }
+    return any;
+}
+
 /*
  * The micro-batch hangs on how fast uploads are, and decides what is left for experts, so it must be known before
  * anything is placed whether the device will read them in the mapped files. Not every driver that can import memory
@@ -140,7 +152,8 @@ static bool may_read_in_place(const struct sc_engine *engine)
     const uint64_t align = engine->gpu->import_alignment;
     uint64_t size_bytes;
     const uint8_t *data = sc_gguf_file_data(engine->gguf, 0, &size_bytes);
-    if (!is_mapped || !align || !data || engine->placement.n_slots == engine->placement.n_experts_total)
+    if (!is_mapped || !align || !data || !engine_has_plain_experts(engine) ||
+        engine->placement.n_slots == engine->placement.n_experts_total)
         return false;
     struct buffer page;
     struct sc_error ignored = {0};

@@ -158,8 +158,8 @@ static bool send(struct experts *x, struct upload *u, struct arrival a, const st
         const struct weight *w = matrix_of(from, m);
         const uint64_t end = begin + w->size_bytes, i = first > begin ? first : begin;
         const uint64_t stop = first + n < end ? first + n : end;
-        if (i < stop && !upload_bytes(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m) + i - begin,
-                                      w->data + (i - begin), stop - i, e))
+        if (i < stop && !upload_weights(u, &x->slabs.buffers[to->slab], to->offset + matrix_offset(from, m), w,
+                                        i - begin, stop - i, e))
             return false;
         begin = end;
     }

@@ -82,7 +82,8 @@ static bool run(struct kernel_trials *k, struct sc_error *e)
     return commands_end(list, e) && gpu_submit(k->gpu, &list, 1, &value, e) && gpu_wait(k->gpu, value, e);
 }
 
-/* Random blocks, which repeat: with zeros many a device is faster than with what is real. */
+/* Random blocks, which repeat: with zeros many a device is faster than with what is real. Scales that lie apart
+   (layout.h) are whatever bytes lie there, which takes no longer. */
 static bool fill(struct kernel_trials *k, const struct buffer *to, uint64_t offset, uint64_t size_bytes,
                  enum sc_type type, float sigma, struct sc_error *e)
 {

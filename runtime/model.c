@@ -92,7 +92,7 @@ static bool upload_dense(struct model *m, const struct item *items, uint32_t n, 
         const struct weight *from = items[i].from;
         *items[i].to = (struct tensor){
             .address = slabs_address(&m->slabs, places[i]), .type = from->type, .rows = from->rows, .cols = from->cols};
-        ok = upload_bytes(u, &m->slabs.buffers[places[i].slab], places[i].offset, from->data, from->size_bytes, e) &&
+        ok = upload_weights(u, &m->slabs.buffers[places[i].slab], places[i].offset, from, 0, from->size_bytes, e) &&
              report(params, *done += from->size_bytes, total, e);
     }
     free(places);

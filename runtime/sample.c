@@ -164,9 +164,13 @@ bool sample_upload(struct sample *s, struct upload *u, struct sc_error *e)
     for (uint32_t i = 0; i < s->n_groups * s->n_used; i++) {
         const struct place *to = &s->places[i];
         const uint64_t address = slabs_address(&s->slabs, *to), offset = i * sizeof(address);
-        if (!upload_bytes(u, &s->slabs.buffers[to->slab], to->offset, s->memory + i * s->slot_bytes, s->slot_bytes,
-                          e) ||
-            !upload_bytes(u, &s->table, offset, &address, sizeof(address), e))
+        for (uint32_t m = 0; m < 3; m++) {
+            const struct weight *w = matrix_of(&s->experts[i], m);
+            if (!upload_weights(u, &s->slabs.buffers[to->slab], to->offset + matrix_offset(&s->experts[i], m), w, 0,
+                                w->size_bytes, e))
+                return false;
+        }
+        if (!upload_bytes(u, &s->table, offset, &address, sizeof(address), e))
             return false;
     }
     return upload_flush(u, e);

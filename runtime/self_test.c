@@ -31,16 +31,12 @@ static double rounding_error(enum rounding rounding, double magnitude)
 }
 
 /* Whether y (n, rows) is W x within what the variant's roundings may change, and nothing was written behind it. */
-static bool is_product(const struct bench *b, const struct variant *v, struct tensor y, struct tensor w,
-                       struct tensor x)
+static bool is_product(struct bench *b, const struct variant *v, struct tensor y, struct tensor w, struct tensor x)
 {
-    const struct sc_type_info *info = sc_type_info(w.type);
-    const uint32_t blocks = COLS / info->block_size;
     const float *got = bench_host(b, y), *xs = bench_host(b, x);
-    const uint8_t *row = bench_host(b, w);
-    for (uint32_t r = 0; r < w.rows; r++, row += blocks * info->block_bytes) {
+    for (uint32_t r = 0; r < w.rows; r++) {
         float weights[COLS];
-        info->dequantize(row, weights, blocks);
+        bench_weights(b, w, r, weights);
         for (uint32_t t = 0; t < x.rows; t++) {
             double want = 0, magnitude = 0;
             for (uint32_t i = 0; i < COLS; i++) {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "self_test_bench.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "layout.h"
 #include "random_blocks.h"
 
 enum { GUARD_BYTES = 64, POISON = 0xFF, BENCH_BYTES = 4 << 20, SCRATCH_WORDS = 1 << 16 };
@@ -13,6 +15,9 @@ bool bench_init(struct bench *b, struct gpu *gpu, struct sc_error *e)
     if (!commands_init(&b->commands, gpu, e) ||
         !buffer_init(gpu, &b->memory, MEMORY_READBACK, BENCH_BYTES, "the self-test", e))
         return false;
+    b->blocks = malloc(BENCH_BYTES);
+    if (!b->blocks)
+        return sc_fail_memory(e, "the self-test");
     const struct tensor scratch = bench_lay(b, SC_F32, 1, SCRATCH_WORDS);
     b->commands.scratch = (struct access){.address = scratch.address, .size_bytes = tensor_size_bytes(&scratch)};
     commands_begin(&b->commands, false);
@@ -24,6 +29,7 @@ void bench_finish(struct bench *b)
     b->gpu->vk.vkDeviceWaitIdle(b->gpu->device);
     commands_finish(&b->commands);
     buffer_finish(b->gpu, &b->memory);
+    free(b->blocks);
 }
 
 struct tensor bench_lay(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols)
@@ -40,11 +46,24 @@ void *bench_host(const struct bench *b, struct tensor t)
     return (uint8_t *)b->memory.mapped + (t.address - b->memory.address);
 }
 
+static uint64_t n_blocks(struct tensor w)
+{
+    return (uint64_t)w.rows * (w.cols / sc_type_info(w.type)->block_size);
+}
+
 struct tensor bench_lay_random(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols, float sigma)
 {
-    const struct tensor t = bench_lay(b, type, rows, cols);
-    random_blocks(bench_host(b, t), type, (size_t)rows * (cols / sc_type_info(type)->block_size), sigma, &b->seed);
-    return t;
+    const struct tensor w = bench_lay(b, type, rows, cols);
+    random_blocks(b->blocks, type, n_blocks(w), sigma, &b->seed);
+    layout_arrange(type, bench_host(b, w), b->blocks, n_blocks(w));
+    return w;
+}
+
+void bench_weights(struct bench *b, struct tensor w, uint32_t row, float *values)
+{
+    const uint64_t n = n_blocks(w) / w.rows;
+    layout_restore(w.type, b->blocks, bench_host(b, w), n_blocks(w), row * n, n);
+    sc_type_info(w.type)->dequantize(b->blocks, values, n);
 }
 
 bool bench_is_guarded(const struct bench *b, struct tensor t)

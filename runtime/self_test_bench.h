@@ -10,15 +10,19 @@ struct bench {
     struct commands commands;
     struct buffer memory;
     uint64_t used;
-    uint64_t seed; /* of what is random */
+    uint8_t *blocks; /* scratch, as large as memory */
+    uint64_t seed;   /* of what is random */
 };
 
 bool bench_init(struct bench *b, struct gpu *gpu, struct sc_error *e) SC_CHECK;
 void bench_finish(struct bench *b); /* accepts a struct whose bench_init failed; waits for the device */
 
-/* Poisoned memory for a matrix, with a guard behind it; and the same with random blocks. */
+/* Poisoned memory for a matrix, with a guard behind it; and the same with random blocks, as layout.h lays them out. */
 struct tensor bench_lay(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols);
 struct tensor bench_lay_random(struct bench *b, enum sc_type type, uint32_t rows, uint32_t cols, float sigma);
+
+/* A row of such random weights. */
+void bench_weights(struct bench *b, struct tensor w, uint32_t row, float *values);
 
 /* What the host sees of it. */
 void *bench_host(const struct bench *b, struct tensor t);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layout.h"
+
 /* An import pins its pages in one allocation, and drivers bound those. */
 static const uint64_t MAX_IMPORT_BYTES = 512u << 20;
 static const uint64_t COPY_PIECE_BYTES = 512u << 10;
@@ -111,58 +113,107 @@ static const struct import *import_of(const struct upload *u, const uint8_t *fro
     return NULL;
 }
 
-/* A copy that threads share. */
+/* A copy into the ring that threads share: of bytes, or of a matrix's blocks, rests first and scales behind them. */
 struct copy {
     uint8_t *to;
     const uint8_t *from;
-    uint64_t size_bytes;
+    uint64_t n, piece; /* units, and so many of them a thread takes at once */
+    struct layout unit;
 };
 
 static void copy_piece(void *context, uint32_t item)
 {
     const struct copy *c = context;
-    const uint64_t at = item * COPY_PIECE_BYTES, left = c->size_bytes - at;
-    memcpy(c->to + at, c->from + at, left < COPY_PIECE_BYTES ? left : COPY_PIECE_BYTES);
+    const struct layout l = c->unit;
+    const uint64_t at = item * c->piece, left = c->n - at, n = left < c->piece ? left : c->piece;
+    const uint64_t rest_bytes = l.block_bytes - l.scale_bytes;
+    if (l.scale_bytes)
+        layout_split(l, c->to + at * rest_bytes, c->to + c->n * rest_bytes + at * l.scale_bytes,
+                     c->from + at * l.block_bytes, n);
+    else
+        memcpy(c->to + at * l.block_bytes, c->from + at * l.block_bytes, n * l.block_bytes);
 }
 
 /* One thread copies at a fraction of what memory and link give. */
-static void copy_bytes(struct cpu_pool *pool, uint8_t *to, const uint8_t *from, uint64_t size_bytes)
+static void copy_units(struct cpu_pool *pool, uint8_t *to, const uint8_t *from, uint64_t n, struct layout unit)
 {
-    struct copy copy = {.to = to, .from = from, .size_bytes = size_bytes};
-    if (!pool || size_bytes < 2 * COPY_PIECE_BYTES)
-        memcpy(to, from, size_bytes);
+    struct copy copy = {.to = to, .from = from, .n = n, .piece = n, .unit = unit};
+    if (pool && n * unit.block_bytes >= 2 * COPY_PIECE_BYTES)
+        copy.piece = COPY_PIECE_BYTES / unit.block_bytes;
+    if (copy.piece == n)
+        copy_piece(&copy, 0);
     else
-        cpu_pool_run(pool, copy_piece, &copy, (uint32_t)((size_bytes + COPY_PIECE_BYTES - 1) / COPY_PIECE_BYTES));
+        cpu_pool_run(pool, copy_piece, &copy, (uint32_t)((n + copy.piece - 1) / copy.piece));
 }
 
-/* Copies into the ring what fits into the current half: returns where it is, and cuts *size_bytes. */
-static uint64_t fill_ring(struct upload *u, const uint8_t *from, uint64_t *size_bytes)
+static uint64_t half_bytes(const struct upload *u)
 {
-    const uint64_t half_bytes = u->ring.size_bytes / 2 / 256 * 256;
-    const uint64_t at = u->current * half_bytes + u->filled_bytes;
-    if (*size_bytes > half_bytes - u->filled_bytes)
-        *size_bytes = half_bytes - u->filled_bytes;
-    copy_bytes(u->pool, (uint8_t *)u->ring.mapped + at, from, *size_bytes);
-    u->filled_bytes += (*size_bytes + 255) / 256 * 256;
+    return u->ring.size_bytes / 2 / 256 * 256;
+}
+
+/* Copies into the ring what fits into the current half: returns where it is, and cuts *n. */
+static uint64_t fill_ring(struct upload *u, const uint8_t *from, uint64_t *n, struct layout unit)
+{
+    const uint64_t at = u->current * half_bytes(u) + u->filled_bytes;
+    const uint64_t room = (half_bytes(u) - u->filled_bytes) / unit.block_bytes;
+    if (*n > room)
+        *n = room;
+    copy_units(u->pool, (uint8_t *)u->ring.mapped + at, from, *n, unit);
+    u->filled_bytes += (*n * unit.block_bytes + 255) / 256 * 256;
     return at;
+}
+
+/* Before and after each copy: a half that takes one, and one that is full is on its way. */
+static bool begin_copy(struct upload *u, struct sc_error *e)
+{
+    return u->recording || start_half(u, e);
+}
+
+static bool end_copy(struct upload *u, uint64_t size_bytes, struct sc_error *e)
+{
+    u->total_bytes += size_bytes;
+    return u->filled_bytes < half_bytes(u) || upload_flush(u, e);
 }
 
 bool upload_bytes(struct upload *u, const struct buffer *to, uint64_t to_offset, const void *bytes, uint64_t size_bytes,
                   struct sc_error *e)
 {
+    static const struct layout byte = {.block_bytes = 1};
     const uint8_t *from = bytes;
-    while (size_bytes) {
-        if (!u->recording && !start_half(u, e))
+    for (uint64_t n; size_bytes; from += n, to_offset += n, size_bytes -= n) {
+        if (!begin_copy(u, e))
             return false;
-        uint64_t n = size_bytes;
+        n = size_bytes;
         const struct import *import = import_of(u, from, &n);
-        const uint64_t at = import ? (uint64_t)(from - import->memory) : fill_ring(u, from, &n);
+        const uint64_t at = import ? (uint64_t)(from - import->memory) : fill_ring(u, from, &n, byte);
         commands_copy(&u->halves[u->current], import ? &import->buffer : &u->ring, at, to, to_offset, n);
-        from += n;
-        to_offset += n;
-        size_bytes -= n;
-        u->total_bytes += n;
-        if (u->filled_bytes >= u->ring.size_bytes / 2 / 256 * 256 && !upload_flush(u, e))
+        if (!end_copy(u, n, e))
+            return false;
+    }
+    return true;
+}
+
+bool upload_weights(struct upload *u, const struct buffer *to, uint64_t to_offset, const struct weight *w,
+                    uint64_t first, uint64_t size_bytes, struct sc_error *e)
+{
+    const struct layout l = layout_of(w->type);
+    if (!l.scale_bytes)
+        return upload_bytes(u, to, to_offset + first, w->data + first, size_bytes, e);
+    const uint64_t rest_bytes = l.block_bytes - l.scale_bytes;
+    const uint64_t scales_offset = to_offset + w->size_bytes / l.block_bytes * rest_bytes;
+    const uint64_t end = (first + size_bytes) / l.block_bytes;
+    for (uint64_t n, block = first / l.block_bytes; block < end; block += n) {
+        if (!begin_copy(u, e))
+            return false;
+        n = end - block;
+        const uint64_t at = fill_ring(u, w->data + block * l.block_bytes, &n, l);
+        struct commands *half = &u->halves[u->current];
+        if (n) {
+            commands_copy(half, &u->ring, at, to, to_offset + block * rest_bytes, n * rest_bytes);
+            commands_copy(half, &u->ring, at + n * rest_bytes, to, scales_offset + block * l.scale_bytes,
+                          n * l.scale_bytes);
+        }
+        if (!(n ? end_copy(u, n * l.block_bytes, e) : upload_flush(u, e)))
             return false;
     }
     return true;

@@ -7,6 +7,7 @@
 #ifndef SCORIA_UPLOAD_H
 #define SCORIA_UPLOAD_H
 
+#include "config.h"
 #include "cpu_pool.h"
 #include "gpu.h"
 
@@ -43,6 +44,13 @@ void upload_after(struct upload *u, uint64_t value);
 /* Queues a copy of size_bytes to `to` at to_offset. Bytes that are not imported are read before it returns. */
 bool upload_bytes(struct upload *u, const struct buffer *to, uint64_t to_offset, const void *bytes, uint64_t size_bytes,
                   struct sc_error *e) SC_CHECK;
+
+/*
+ * The same for bytes first to first + size_bytes of a matrix that begins at to_offset, as layout.h lays it out there:
+ * of a type with scales apart those blocks that end among them, through the ring.
+ */
+bool upload_weights(struct upload *u, const struct buffer *to, uint64_t to_offset, const struct weight *w,
+                    uint64_t first, uint64_t size_bytes, struct sc_error *e) SC_CHECK;
 
 /* Submits what is queued: work submitted later sees it. A failure, here and above, drops what is queued. */
 bool upload_flush(struct upload *u, struct sc_error *e) SC_CHECK;

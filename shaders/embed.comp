@@ -19,7 +19,7 @@ void main()
     uint token = Words(a.tokens).at[t];
     if (token == NO_TOKEN)
         token = min(Words(a.best).at[0], a.n_vocab - 1); /* the host has not seen it */
-    Row row = row_of(a.w, token, a.cols);
+    Row row = row_of(a.w, token, a.n_vocab, a.cols);
     const mat4 values = part(row, p);
     FloatsOut y = FloatsOut(a.y);
     const uint first = t * a.cols + part_first(p);

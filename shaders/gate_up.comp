@@ -28,7 +28,7 @@ void main()
 
     Row rows[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
-        rows[r] = row_of(r < HALF ? gate : up, min(first_row + r % HALF, a.rows - 1), a.cols);
+        rows[r] = row_of(r < HALF ? gate : up, min(first_row + r % HALF, a.rows - 1), a.rows, a.cols);
     leave_normed_sums(rows, a.x, a.norm, a.cols);
     barrier();
     if (lane() != 0)

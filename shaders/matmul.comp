@@ -43,7 +43,7 @@ void main()
 
     /* what this thread fetches: a part of a row, and quads of a column */
     const uint w_row = tid % TILE_ROWS, w_part = tid / TILE_ROWS;
-    Row row = row_of(tile.w, min(row_tile() * TILE_ROWS + w_row, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(row_tile() * TILE_ROWS + w_row, a.rows - 1), a.rows, a.cols);
     const uint x_column = tid % TILE_COLUMNS, x_quad = tid / TILE_COLUMNS;
     Quads x = Quads(address_add(a.x, column_i[x_column] / a.x_div * a.cols * 4));
 

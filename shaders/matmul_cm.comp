@@ -42,7 +42,7 @@ void main()
 
     /* what this thread fetches: part `own_part` of every two, of a row and of a column */
     const uint own = tid % TILE, own_part = tid / TILE;
-    Row row = row_of(tile.w, min(row_tile() * TILE + own, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(row_tile() * TILE + own, a.rows - 1), a.rows, a.cols);
     Quads x = Quads(address_add(a.x, column_i[own] / a.x_div * a.cols * 4));
 
     const uint pieces = TILE / SIZE, first_fragment = gl_SubgroupID * FRAGMENTS;

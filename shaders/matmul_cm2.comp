@@ -58,7 +58,7 @@ void main()
     /* what this thread fetches: part `own_part` of every two, of a row and, if there is one, of a column */
     const uint own = tid % ROWS, own_part = tid / ROWS, n_pieces = (tile.n + PIECE - 1) / PIECE;
     const bool has_column = own < n_pieces * PIECE;
-    Row row = row_of(tile.w, min(row_tile() * ROWS + own, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(row_tile() * ROWS + own, a.rows - 1), a.rows, a.cols);
     Quads x = Quads(address_add(a.x, column_i[has_column ? own : 0] / a.x_div * a.cols * 4));
 
     coopmat<float, gl_ScopeWorkgroup, ROWS, PIECE, gl_MatrixUseAccumulator> sums[COLUMNS / PIECE];

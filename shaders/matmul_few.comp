@@ -29,7 +29,7 @@ void main()
     const uint group_row = row_tile() * (64 / LANES) * ROWS, first_row = group_row + tid / LANES * ROWS;
     Row rows[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
-        rows[r] = row_of(tile.w, min(first_row + r, a.rows - 1), a.cols);
+        rows[r] = row_of(tile.w, min(first_row + r, a.rows - 1), a.rows, a.cols);
     uvec2 x[COLUMNS]; /* no references: SwiftShader crashes on arrays of them where control flow diverges */
     [[unroll]] for (uint c = 0; c < COLUMNS; c++)
         x[c] = address_add(a.x, tile_column(tile, c) / a.x_div * a.cols * 4);

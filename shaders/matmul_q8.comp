@@ -51,7 +51,7 @@ void main()
 
     /* what this thread fetches: of a row, of a column, or by turns */
     const uint own = tid % TILE;
-    Row row = row_of(tile.w, min(row_tile() * TILE + own, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(row_tile() * TILE + own, a.rows - 1), a.rows, a.cols);
     const uvec2 x = address_add(a.x, column_i[own] / a.x_div * ROUNDED_WORDS(a.cols) * 4);
 
     /* what it computes: rows own_row, own_row + 16, ... by columns own_column, own_column + 1, ... */

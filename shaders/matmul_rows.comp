@@ -38,7 +38,7 @@ void main()
 
     /* rows beyond the last one repeat it: every lane has to take part in the broadcasts */
     const uint out_row = row_tile() * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
-    Row row = row_of(tile.w, min(out_row, a.rows - 1), a.cols);
+    Row row = row_of(tile.w, min(out_row, a.rows - 1), a.rows, a.cols);
     const uint in_quad = gl_SubgroupInvocationID % 4, next_quad = gl_SubgroupInvocationID / 4 % 2;
     for (uint p = 0; p < a.cols / 16; p++) {
         const mat4 ws = part(row, p);

@@ -33,7 +33,7 @@ uint first_row_of(uint group) { return group * GROUP_ROWS + gl_LocalInvocationID
 void find_rows(out Row rows[ROWS], uvec2 w, uint first_row, uint n_rows, uint cols)
 {
     [[unroll]] for (uint r = 0; r < ROWS; r++)
-        rows[r] = row_of(w, min(first_row + r, n_rows - 1), cols);
+        rows[r] = row_of(w, min(first_row + r, n_rows - 1), n_rows, cols);
 }
 
 #ifdef ROUNDED

@@ -12,15 +12,9 @@
  *   scales(row, p)  weights of quad j are scale[j] * q - minimum[j], or with ZERO scale[j] * (q - ZERO)
  *   RUNS            so many parts, from a multiple of it on, have the same scales, SCALES different ones. Their weights are
  *                   as many runs of 16 consecutive ones, RUN_STRIDE apart.
- * Rows begin anywhere on an even byte: blocks of 18, 22, 34, 110 and 210 bytes make words unaligned, so they are read
- * through word(), which may touch up to 3 bytes beyond the row. Source: ggml's blocks.
+ * Blocks lie as in the file (ggml's), but of types whose blocks are no multiple of 4 bytes the scale d, 2 bytes, lies apart,
+ * behind the matrix's other bytes (SCALES_APART; layout.h): so all blocks begin with a word.
  */
-
-/* A row of quantized weights: the word it begins in, and whether it begins in that word's upper half. */
-struct Row {
-    Words words;
-    uint half_words; /* the row's first byte / 2, counted from words */
-};
 
 #if defined(QUANT_F32)
 #define BLOCK_SIZE 16
@@ -30,25 +24,29 @@ struct Row {
 #define BLOCK_BYTES 32
 #elif defined(QUANT_Q4_0) || defined(QUANT_IQ4_NL)
 #define BLOCK_SIZE 32
-#define BLOCK_BYTES 18
+#define BLOCK_BYTES 16
+#define SCALES_APART
 #elif defined(QUANT_Q4_1)
 #define BLOCK_SIZE 32
 #define BLOCK_BYTES 20
 #elif defined(QUANT_Q5_0)
 #define BLOCK_SIZE 32
-#define BLOCK_BYTES 22
+#define BLOCK_BYTES 20
+#define SCALES_APART
 #elif defined(QUANT_Q5_1)
 #define BLOCK_SIZE 32
 #define BLOCK_BYTES 24
 #elif defined(QUANT_Q8_0)
 #define BLOCK_SIZE 32
-#define BLOCK_BYTES 34
+#define BLOCK_BYTES 32
+#define SCALES_APART
 #elif defined(QUANT_Q2_K)
 #define BLOCK_SIZE 256
 #define BLOCK_BYTES 84
 #elif defined(QUANT_Q3_K)
 #define BLOCK_SIZE 256
-#define BLOCK_BYTES 110
+#define BLOCK_BYTES 108
+#define SCALES_APART
 #elif defined(QUANT_Q4_K)
 #define BLOCK_SIZE 256
 #define BLOCK_BYTES 144
@@ -57,7 +55,8 @@ struct Row {
 #define BLOCK_BYTES 176
 #elif defined(QUANT_Q6_K)
 #define BLOCK_SIZE 256
-#define BLOCK_BYTES 210
+#define BLOCK_BYTES 208
+#define SCALES_APART
 #elif defined(QUANT_IQ4_XS)
 #define BLOCK_SIZE 256
 #define BLOCK_BYTES 136
@@ -65,38 +64,35 @@ struct Row {
 
 #define PARTS (BLOCK_SIZE / 16) /* in a block */
 
-Row row_of(uvec2 base, uint row, uint cols)
-{
-    return Row(Words(address_add(base, row * (cols / BLOCK_SIZE * BLOCK_BYTES) & ~3u)),
-               (row * (cols / BLOCK_SIZE * BLOCK_BYTES) & 2u) / 2);
-}
+/* A row of quantized weights. */
+struct Row {
+    Words words;
+#ifdef SCALES_APART
+    uint first_scale; /* the row's first one, in halves from words */
+#endif
+};
 
-/*
- * The words that begin `bytes` (even) after the row's first byte, in loads as wide as the type's blocks are aligned: what a
- * thread loads costs a turn of the cache whether it is 4 bytes or 16. words2 and words4: `bytes` is a multiple of 8 or 16 in
- * such blocks. Others are put together from neighbouring words; a row that begins with a whole word reads none it needs not.
- */
-uint word(Row row, uint bytes)
+Row row_of(uvec2 matrix, uint row, uint rows, uint cols)
 {
-#if BLOCK_BYTES % 4 == 0
-    return row.words.at[bytes / 4];
+    const uint blocks = cols / BLOCK_SIZE;
+    Words words = Words(address_add(matrix, row * blocks * BLOCK_BYTES));
+#ifdef SCALES_APART
+    return Row(words, (rows - row) * blocks * (BLOCK_BYTES / 2) + row * blocks);
 #else
-    const uint half_word = bytes / 2 + row.half_words, at = half_word / 2, odd = half_word & 1;
-    const uint low = row.words.at[at], high = row.words.at[at + odd];
-    return mix(low, low >> 16 | high << 16, odd == 1); /* branches would part the loads, see also level_word() */
+    return Row(words);
 #endif
 }
+
+/* The words that begin `bytes` after the row's first byte, in loads as wide as the type's blocks are aligned: what a thread
+   loads costs a turn of the cache whether it is 4 bytes or 16. In such blocks `bytes` is a multiple of what is loaded. */
+uint word(Row row, uint bytes) { return row.words.at[bytes / 4]; }
 
 uvec2 words2(Row row, uint bytes)
 {
 #if BLOCK_BYTES % 8 == 0
     return Vec2Words(uvec2(row.words)).at[bytes / 8];
-#elif BLOCK_BYTES % 4 == 0
-    return uvec2(word(row, bytes), word(row, bytes + 4));
 #else
-    const uint half_word = bytes / 2 + row.half_words, at = half_word / 2, odd = half_word & 1;
-    const uvec3 w = uvec3(row.words.at[at], row.words.at[at + 1], row.words.at[at + 1 + odd]);
-    return mix(w.xy, w.xy >> 16 | w.yz << 16, bvec2(odd == 1));
+    return uvec2(word(row, bytes), word(row, bytes + 4));
 #endif
 }
 
@@ -109,14 +105,13 @@ uvec4 words4(Row row, uint bytes)
 #endif
 }
 
-/* The two bytes at `bytes` (even) as a half. */
-uint half_bits(Row row, uint bytes)
+#ifdef SCALES_APART
+float scale_of(Row row, uint block)
 {
-    uint half_word = bytes / 2 + row.half_words;
-    return row.words.at[half_word / 2] >> (half_word & 1) * 16 & 0xffff;
+    const uint i = row.first_scale + block;
+    return unpackHalf2x16(row.words.at[i / 2] >> (i & 1) * 16).x;
 }
-
-float half_at(Row row, uint bytes) { return unpackHalf2x16(half_bits(row, bytes)).x; }
+#endif
 
 /*
  * Four bytes as floats. By conversion, which AMD has an instruction for; or by their place in the bits of a float, 2^23 +
@@ -229,7 +224,7 @@ struct Scales {
 #define RUN_STRIDE 32
 #endif
 
-#if defined(QUANT_Q8_0) /* d, 32 signed bytes: d * q */
+#if defined(QUANT_Q8_0) /* 32 signed bytes; d apart: d * q */
 
 #define IS_SIGNED
 const uvec4 QUADS = uvec4(0, 4, 8, 12);
@@ -237,14 +232,14 @@ uint part_first(uint p) { return p * 16; }
 
 uvec4 quants(Row row, uint p)
 {
-    return words4(row, p / 2 * BLOCK_BYTES + 2 + p % 2 * 16);
+    return words4(row, p * 16);
 }
 
-Scales scales(Row row, uint p) { return Scales(vec4(half_at(row, p / 2 * BLOCK_BYTES)), vec4(0)); }
+Scales scales(Row row, uint p) { return Scales(vec4(scale_of(row, p / 2)), vec4(0)); }
 
 #elif defined(QUANT_Q4_0) || defined(QUANT_Q4_1) || defined(QUANT_Q5_0) || defined(QUANT_Q5_1) || defined(QUANT_IQ4_NL)
 
-/* d, (minimum, negative), (32 high bits), 16 bytes: low nibbles are weights 0-15, high nibbles 16-31. A part takes 8 bytes. */
+/* (d and minimum, negative, or d apart,) (32 high bits,) 16 bytes: low nibbles are weights 0-15, high nibbles 16-31. A part takes 8 bytes. */
 const uvec4 QUADS = uvec4(0, 4, 16, 20);
 uint part_first(uint p) { return p / 2 * 32 + p % 2 * 8; }
 
@@ -270,11 +265,11 @@ uvec4 quants(Row row, uint p)
 
 Scales scales(Row row, uint p)
 {
-    uint block = p / 2 * BLOCK_BYTES;
-#if defined(QUANT_Q4_1) || defined(QUANT_Q5_1)
-    return Scales(vec4(half_at(row, block)), vec4(-half_at(row, block + 2)));
+#ifdef SCALES_APART
+    return Scales(vec4(scale_of(row, p / 2)), vec4(0));
 #else
-    return Scales(vec4(half_at(row, block)), vec4(0));
+    const vec2 d = unpackHalf2x16(word(row, p / 2 * BLOCK_BYTES));
+    return Scales(d.xxxx, -d.yyyy);
 #endif
 }
 
@@ -317,7 +312,7 @@ Scales scales(Row row, uint p)
 
 #elif defined(QUANT_Q6_K)
 
-/* 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d. Half h of a block: weight l + 32 j (l < 32, j < 4) has
+/* 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales; d apart. Half h of a block: weight l + 32 j (l < 32, j < 4) has
    its low nibble in byte 64h + 32 (j & 1) + l (low nibble for j < 2) and its high bits in byte 32h + l, bits 2j. */
 #define ZERO 32
 const uvec4 QUADS = uvec4(0, 32, 64, 96);
@@ -337,13 +332,13 @@ Scales scales(Row row, uint p)
     uint block = p / PARTS * BLOCK_BYTES, h = p % PARTS / 8;
     /* scale 8h + l / 16 + 2j: every second byte of 8 */
     const uvec2 s = words2(row, block + 192 + h * 8) >> p % 8 / 4 * 8;
-    float d = half_at(row, block + 208);
+    const float d = scale_of(row, p / PARTS);
     return Scales(d * vec4(int(s.x << 24) >> 24, int(s.x << 8) >> 24, int(s.y << 24) >> 24, int(s.y << 8) >> 24), vec4(0));
 }
 
 #elif defined(QUANT_Q3_K)
 
-/* 32 bytes of high bits, 64 of bit pairs, 12 of 16 scales of 6 bits, d. Half h: weight l + 32 j has bits 2j of byte 32h + l
+/* 32 bytes of high bits, 64 of bit pairs, 12 of 16 scales of 6 bits; d apart. Half h: weight l + 32 j has bits 2j of byte 32h + l
    and high bit 4h + j of byte l; a clear high bit takes 4 off. */
 #define ZERO 4
 const uvec4 QUADS = uvec4(0, 32, 64, 96);
@@ -364,7 +359,7 @@ Scales scales(Row row, uint p)
     const uvec2 low = words2(row, block + 96) >> h * 4;
     const uint top = word(row, block + 104) >> h * 4, shift = p % 8 / 4 * 8;
     uvec2 six = (low & 0x0f0f0f0f | uvec2(top << 4, top << 2) & 0x30303030) >> shift;
-    float d = half_at(row, block + 108);
+    const float d = scale_of(row, p / PARTS);
     return Scales(d * (vec4(six.x & 0xff, six.x >> 16 & 0xff, six.y & 0xff, six.y >> 16 & 0xff) - 32), vec4(0));
 }
 

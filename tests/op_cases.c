@@ -9,8 +9,8 @@
 const char *const op_fill_names[OP_N_FILLS] = {"random", "any bits", "tiny", "large", "holes"};
 
 /*
- * Rows around a workgroup's (4 to 256 of matvec, 64 and 128 of matmul), columns whose odd counts of 18-, 22-, 34-, 110-
- * and 210-byte blocks let every second row begin in a word's upper half, tokens around the 8 to 128 of a tile. 4096
+ * Rows around a workgroup's (4 to 256 of matvec, 64 and 128 of matmul), columns with odd counts of blocks, so that
+ * scales that lie apart begin in a word's upper half for every second row, tokens around the 8 to 128 of a tile. 4096
  * columns go round matvec's lanes several times. The long one takes more workgroups than one dimension of a dispatch
  * holds, also of 64 rows each; the families share what spreads them.
  */

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "layout.h"
 #include "model_builder.h"
 
 enum { MEMORY_BYTES = 64 << 20, GUARD_BYTES = 80, POISON = 0xFF, SCRATCH_WORDS = 1 << 14 };
@@ -147,6 +148,33 @@ void op_group_all(struct op_device *d, struct routing r, struct expert_tensor w)
     op_writes(d, r.pairs);
     op_writes(d, r.tiles);
     op_writes(d, r.grids);
+}
+
+static size_t n_blocks(struct tensor w)
+{
+    return (size_t)w.rows * (w.cols / sc_type_info(w.type)->block_size);
+}
+
+struct tensor op_weights(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols, enum op_fill fill)
+{
+    const struct tensor w = op_tensor(d, type, rows, cols);
+    uint8_t *blocks = malloc((size_t)tensor_size_bytes(&w));
+    assert_non_null(blocks);
+    op_fill_weights(blocks, type, rows, cols, fill, &d->seed);
+    layout_arrange(type, op_host(d, w.address), blocks, n_blocks(w));
+    free(blocks);
+    return w;
+}
+
+void op_expand(const struct op_device *d, struct tensor w, uint32_t first, uint32_t n, float *values)
+{
+    const struct sc_type_info *info = sc_type_info(w.type);
+    const size_t in_row = n_blocks(w) / w.rows;
+    uint8_t *blocks = malloc(n * in_row * info->block_bytes);
+    assert_non_null(blocks);
+    layout_restore(w.type, blocks, op_host(d, w.address), n_blocks(w), first * in_row, n * in_row);
+    info->dequantize(blocks, values, n * in_row);
+    free(blocks);
 }
 
 struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float sigma)

@@ -8,6 +8,7 @@
 #ifndef SCORIA_TESTS_OP_DEVICE_H
 #define SCORIA_TESTS_OP_DEVICE_H
 
+#include "op_cases.h"
 #include "ops.h"
 
 enum { OP_MAX_WRITES = 400 };
@@ -52,6 +53,11 @@ void op_begin(struct op_device *d, uint64_t seed);
 
 /* Poisoned memory for a matrix, between guards. Begins on a multiple of 16 bytes, and of no more. */
 struct tensor op_tensor(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols);
+
+/* The same, with weights of this fill, as layout.h lays them out; and n of a matrix's rows from `first` on as floats.
+ */
+struct tensor op_weights(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols, enum op_fill fill);
+void op_expand(const struct op_device *d, struct tensor w, uint32_t first, uint32_t n, float *values);
 
 /* The same, with normally distributed values (f32 only). */
 struct tensor op_random(struct op_device *d, uint32_t rows, uint32_t cols, float sigma);

@@ -19,7 +19,7 @@ enum { N_CTX = 128, MOST_ON_HOST = 64 };
 enum imports { ALL_IMPORTS, NO_IMPORT, ONE_PAGE, N_IMPORTS };
 
 static const struct model_spec spec = {
-    .type = "q8_0", .d = 256, .ff = 2048, .experts = 16, .used = 2, .vocab = 320, .n_ctx = N_CTX, .seed = 21};
+    .type = "f16", .d = 256, .ff = 2048, .experts = 16, .used = 2, .vocab = 320, .n_ctx = N_CTX, .seed = 21};
 static char path[64];
 
 /* The device computes a thousand times as fast as the CPU, and uploads are slower still. */

@@ -34,18 +34,15 @@ static void test_embed(void **state)
         if (!op_type_has_columns(info, c.cols))
             continue;
         op_case(&judge, d, i, "%s %ux%u, %u tokens, %s", info->name, c.n_vocab, c.cols, c.n, op_fill_names[fill]);
-        struct tensor w = op_tensor(d, info->type, c.n_vocab, c.cols), tokens = op_tensor(d, SC_F32, c.n, 1);
+        struct tensor w = op_weights(d, info->type, c.n_vocab, c.cols, fill), tokens = op_tensor(d, SC_F32, c.n, 1);
         struct tensor y = op_tensor(d, SC_F32, c.n, c.cols);
-        op_fill_weights(op_host(d, w.address), info->type, c.n_vocab, c.cols, fill, &d->seed);
         for (uint32_t t = 0; t < c.n; t++)
             op_words(d, tokens)[t] = t == 0 ? c.n_vocab - 1 : (uint32_t)(random_u64(&d->seed) % c.n_vocab);
         op_embed(&d->commands, y, w, tokens, (struct tensor){0});
         op_writes(d, y);
         op_judge_run(&judge, d);
-        const uint32_t blocks = c.cols / info->block_size;
         for (uint32_t t = 0; t < c.n; t++) {
-            const uint8_t *row = op_host(d, w.address);
-            info->dequantize(row + (size_t)op_words(d, tokens)[t] * blocks * info->block_bytes, want, blocks);
+            op_expand(d, w, op_words(d, tokens)[t], 1, want);
             for (uint32_t col = 0; col < c.cols; col++) {
                 /* any bits may be a subnormal of f32 and bf16, which a device may take for zero */
                 const bool flushed = fabsf(want[col]) < FLT_MIN;

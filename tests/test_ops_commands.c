@@ -262,9 +262,8 @@ struct chain {
 static struct chain record_chain(struct op_device *d)
 {
     enum { N = 5, WIDTH = 96, N_EXPERTS = 8 };
-    struct chain c = {.x = op_random(d, N, WIDTH, 1), .w = op_tensor(d, SC_Q5_0, WIDTH, WIDTH)};
+    struct chain c = {.x = op_random(d, N, WIDTH, 1), .w = op_weights(d, SC_Q5_0, WIDTH, WIDTH, OP_FILL_RANDOM)};
     struct tensor ones = op_random(d, 1, WIDTH, 1), router = op_random(d, N_EXPERTS, WIDTH, 1);
-    op_fill_weights(op_host(d, c.w.address), c.w.type, WIDTH, WIDTH, OP_FILL_RANDOM, &d->seed);
     const size_t first = d->used;
     c.h = op_tensor(d, SC_F32, N * USED, WIDTH);
     c.logits = op_tensor(d, SC_F32, N, N_EXPERTS);

@@ -59,8 +59,7 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     VkDeviceAddress *slots = op_host(d, table.address);
     struct tensor w[MAX_EXPERTS];
     for (uint32_t e = 0; e < c.n_experts; e++) {
-        w[e] = op_tensor(d, info->type, c.rows, c.cols);
-        op_fill_weights(op_host(d, w[e].address), info->type, c.rows, c.cols, fill, &d->seed);
+        w[e] = op_weights(d, info->type, c.rows, c.cols, fill);
         slots[e] = is_missing(c, e) ? 0 : w[e].address - OFFSET_BYTES;
     }
     const struct expert_tensor experts = {.slots = table.address,
@@ -81,7 +80,7 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     assert_non_null(weights);
     for (uint32_t e = 0; e < c.n_experts; e++) {
         if (!is_missing(c, e))
-            info->dequantize(op_host(d, w[e].address), weights, (size_t)c.rows * (c.cols / info->block_size));
+            op_expand(d, w[e], 0, c.rows, weights);
         for (uint32_t i = 0; i < n_pairs; i++)
             for (uint32_t row = 0; row < c.rows && ids[i] == e && !is_missing(c, e); row++) {
                 const float *w_row = weights + (size_t)row * c.cols,

@@ -50,11 +50,10 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
 {
     op_case(j, d, seed, "%s %s%s %ux%u, %u tokens, %s", info->name, v->name, add ? " added" : "", c.rows, c.cols, c.n,
             op_fill_names[fill]);
-    struct tensor w = op_tensor(d, info->type, c.rows, c.cols);
+    struct tensor w = op_weights(d, info->type, c.rows, c.cols, fill);
     const bool is_whole = v->rounding == ROUNDS_TO_Q8 && seed % 2;
     struct tensor x = is_whole ? op_whole(d, c.n, c.cols) : op_random(d, c.n, c.cols, 1);
     struct tensor y = add ? op_random(d, c.n, c.rows, 1) : op_tensor(d, SC_F32, c.n, c.rows);
-    op_fill_weights(op_host(d, w.address), info->type, c.rows, c.cols, fill, &d->seed);
     if (add)
         op_linear_add(&d->commands, y, w, x);
     else
@@ -62,13 +61,11 @@ static void check_case(struct op_judge *j, struct op_device *d, const struct var
     op_writes(d, y);
     op_judge_run(j, d);
 
-    const uint32_t blocks = c.cols / info->block_size;
     float *weights = malloc(c.cols * sizeof *weights);
     assert_non_null(weights);
-    const uint8_t *row = op_host(d, w.address);
     const float *got = op_floats(d, y), *had = op_floats_before(d, y), *xs = op_floats(d, x);
-    for (uint32_t r = 0; r < c.rows; r++, row += (size_t)blocks * info->block_bytes) {
-        info->dequantize(row, weights, blocks);
+    for (uint32_t r = 0; r < c.rows; r++) {
+        op_expand(d, w, r, 1, weights);
         for (uint32_t t = 0; t < c.n; t++) {
             const float *column = xs + (size_t)t * c.cols;
             struct sum want = reference_dot(weights, column, c.cols);

@@ -43,11 +43,8 @@ static void make_input(struct input *in, struct op_device *d, uint32_t cols)
 static struct bounded normed_dot(struct op_device *d, const struct variant *v, struct tensor w, uint32_t row,
                                  const struct input *in)
 {
-    const struct sc_type_info *info = sc_type_info(w.type);
-    const uint32_t blocks = w.cols / info->block_size;
     float weights[MAX_COLUMNS];
-    info->dequantize((const uint8_t *)op_host(d, w.address) + (size_t)row * blocks * info->block_bytes, weights,
-                     blocks);
+    op_expand(d, w, row, 1, weights);
     struct sum s = {0};
     for (uint32_t i = 0; i < w.cols; i++) {
         s.value += (double)weights[i] * in->normed[i];
@@ -60,9 +57,7 @@ static struct bounded normed_dot(struct op_device *d, const struct variant *v, s
 
 static struct tensor make_weights(struct op_device *d, enum sc_type type, uint32_t rows, uint32_t cols)
 {
-    struct tensor w = op_tensor(d, type, rows, cols);
-    op_fill_weights(op_host(d, w.address), type, rows, cols, OP_FILL_RANDOM, &d->seed);
-    return w;
+    return op_weights(d, type, rows, cols, OP_FILL_RANDOM);
 }
 
 /* The angles of a position for one token. */
@@ -195,8 +190,7 @@ struct chosen {
     uint32_t ids[16];
 };
 
-static void choose(struct chosen *x, struct op_device *d, enum sc_type type, struct ffn_case c, uint32_t n_matrices,
-                   uint32_t *matrix_bytes)
+static void choose(struct chosen *x, struct op_device *d, enum sc_type type, struct ffn_case c, uint32_t n_matrices)
 {
     *x = (struct chosen){.r = {.ids = op_tensor(d, SC_F32, 1, c.n_used), .probs = op_random(d, 1, c.n_used, 1)},
                          .table = op_tensor(d, SC_F32, c.n_experts, 2)};
@@ -204,21 +198,17 @@ static void choose(struct chosen *x, struct op_device *d, enum sc_type type, str
     for (uint32_t k = 0; k < c.n_used; k++) {
         x->ids[k] = (uint32_t)(k * 37 + 1) % c.n_experts;
         op_words(d, x->r.ids)[k] = x->ids[k];
-        /* a slot: the matrices one behind the other */
-        struct tensor slot = make_weights(d, type, n_matrices * c.rows, c.cols);
-        *matrix_bytes = (uint32_t)(tensor_size_bytes(&slot) / n_matrices);
-        for (uint32_t m = 0; m < n_matrices; m++) {
-            x->w[m][k] = tensor_rows(slot, c.rows);
-            x->w[m][k].address += (uint64_t)m * *matrix_bytes;
-        }
+        for (uint32_t m = 0; m < n_matrices; m++) /* a slot: the matrices one behind the other */
+            x->w[m][k] = make_weights(d, type, c.rows, c.cols);
         if (k + c.missing < c.n_used)
-            ((VkDeviceAddress *)op_host(d, x->table.address))[x->ids[k]] = slot.address - OFFSET_BYTES;
+            ((VkDeviceAddress *)op_host(d, x->table.address))[x->ids[k]] = x->w[0][k].address - OFFSET_BYTES;
     }
 }
 
 static struct expert_tensor expert_tensor_of(const struct chosen *x, struct ffn_case c, enum sc_type type,
-                                             uint32_t offset)
+                                             uint32_t matrix)
 {
+    const uint32_t offset = (uint32_t)(x->w[matrix][0].address - x->w[0][0].address);
     return (struct expert_tensor){.slots = x->table.address,
                                   .offset = OFFSET_BYTES + offset,
                                   .n_experts = c.n_experts,
@@ -240,9 +230,8 @@ static void gate_up_case(struct op_judge *j, struct op_device *d, const struct v
     make_input(&in, d, c.cols);
     struct tensor y = op_tensor(d, SC_F32, c.n_used, c.rows);
     if (c.n_experts) {
-        uint32_t bytes = 0;
-        choose(&x, d, type, c, 2, &bytes);
-        op_expert_gate_up(&d->commands, y, expert_tensor_of(&x, c, type, 0), expert_tensor_of(&x, c, type, bytes), in.x,
+        choose(&x, d, type, c, 2);
+        op_expert_gate_up(&d->commands, y, expert_tensor_of(&x, c, type, 0), expert_tensor_of(&x, c, type, 1), in.x,
                           in.norm, x.r);
     } else {
         x.w[0][0] = make_weights(d, type, c.rows, c.cols);
@@ -275,22 +264,19 @@ static void down_case(struct op_judge *j, struct op_device *d, const struct vari
     op_case(j, d, 100 * i + type, "%s %s, %ux%u, %u of %u experts, %u missing", info->name, v->name, c.rows, c.cols,
             c.n_used, c.n_experts, c.missing);
     struct chosen x;
-    uint32_t bytes = 0;
-    choose(&x, d, type, c, 1, &bytes);
+    choose(&x, d, type, c, 1);
     struct tensor h = op_random(d, c.n_used, c.cols, 1), y = op_random(d, 1, c.rows, 1);
     op_expert_down(&d->commands, y, expert_tensor_of(&x, c, type, 0), h, x.r);
     op_writes(d, y);
     op_judge_run(j, d);
     float *weights = malloc(c.cols * sizeof *weights);
     assert_non_null(weights);
-    const uint32_t blocks = c.cols / info->block_size;
     for (uint32_t row = 0; row < c.rows; row++) {
         struct sum want = {.value = (double)op_floats_before(d, y)[row]};
         double rounding = 0;
         want.magnitude = fabs(want.value);
         for (uint32_t k = 0; k + c.missing < c.n_used; k++) {
-            info->dequantize((const uint8_t *)op_host(d, x.w[0][k].address) + (size_t)row * blocks * info->block_bytes,
-                             weights, blocks);
+            op_expand(d, x.w[0][k], row, 1, weights);
             const struct sum s = reference_dot(weights, op_floats(d, h) + k * c.cols, c.cols);
             const double prob = (double)op_floats(d, x.r.probs)[k];
             want.value += prob * s.value;

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "layout.h"
 #include "upload.h"
 
 enum { PAGE = 65536, N_PAGES = 6, SIZE = N_PAGES * PAGE, RING = 32768, LARGE = (11 << 20) + 12 };
@@ -120,16 +121,83 @@ static void test_threads(void **state)
     struct commands *const stream = &c;
     uint64_t value;
     assert_true(commands_init(&c, gpu, &e));
-    commands_begin(&c, false);
+    commands_begin(&c, true);
     commands_copy(&c, &to, 0, &back, 0, LARGE);
     assert_true(commands_end(&c, &e) && gpu_submit(gpu, &stream, 1, &value, &e) && gpu_wait(gpu, value, &e));
     assert_memory_equal(back.mapped, large, LARGE);
+
+    const uint32_t block_bytes = sc_type_info(SC_Q6_K)->block_bytes, n_blocks = LARGE / block_bytes;
+    const struct weight w = {.data = large, .type = SC_Q6_K, .size_bytes = (uint64_t)n_blocks * block_bytes};
+    uint8_t *restored = malloc(LARGE);
+    assert_non_null(restored);
+    assert_true(upload_weights(&u, &to, 0, &w, 0, w.size_bytes, &e) && upload_flush(&u, &e));
+    assert_true(gpu_submit(gpu, &stream, 1, &value, &e) && gpu_wait(gpu, value, &e));
+    layout_restore(SC_Q6_K, restored, back.mapped, n_blocks, 0, n_blocks);
+    assert_memory_equal(restored, large, w.size_bytes);
+    free(restored);
     commands_finish(&c);
     buffer_finish(gpu, &to);
     buffer_finish(gpu, &back);
     upload_finish(&u);
     cpu_pool_destroy(pool);
     free(large);
+}
+
+/* Where byte k of a block of the file lies on the device, in a matrix of n_blocks: the words of layout.h once more. */
+static size_t place_of(const struct sc_type_info *info, size_t n_blocks, size_t block, size_t k)
+{
+    const size_t size = info->block_bytes;
+    const bool is_apart = info->block_size > 1 && size % 4, is_last = info->type == SC_Q3_K || info->type == SC_Q6_K;
+    const size_t d = !is_apart ? size : is_last ? size - 2 : 0; /* where the scale begins */
+    if (!is_apart)
+        return block * size + k;
+    if (k >= d && k < d + 2)
+        return n_blocks * (size - 2) + block * 2 + k - d;
+    return block * (size - 2) + k - (k > d ? 2 : 0);
+}
+
+/* A matrix goes in shares of any size, as promotions do, and blocks go round the ring: each byte where it belongs, none
+ * beside. */
+static void check_weights(struct upload *u, enum sc_type type, uint32_t n_blocks, uint32_t offset)
+{
+    static uint8_t want[SIZE], restored[SIZE];
+    const struct sc_type_info *info = sc_type_info(type);
+    const struct weight w = {.data = bytes, .type = type, .size_bytes = (uint64_t)n_blocks * info->block_bytes};
+    const size_t share = w.size_bytes / 7 + 1;
+    clear_target(u);
+    memset(want, 0, SIZE);
+    for (size_t i = 0; i < w.size_bytes; i++)
+        want[offset + place_of(info, n_blocks, i / info->block_bytes, i % info->block_bytes)] = bytes[i];
+    for (size_t first = 0; first < w.size_bytes; first += share) {
+        const size_t left = w.size_bytes - first;
+        assert_true(upload_weights(u, &target, offset, &w, first, left < share ? left : share, &e));
+    }
+    assert_true(upload_flush(u, &e));
+    read_back();
+    for (uint32_t i = 0; i < SIZE; i++)
+        if (((const uint8_t *)copy.mapped)[i] != want[i])
+            fail_msg("%s, %u blocks at %u: byte %u", info->name, n_blocks, offset, i);
+    const uint32_t first = n_blocks / 3;
+    layout_restore(type, restored, (const uint8_t *)copy.mapped + offset, n_blocks, first, n_blocks - first);
+    assert_memory_equal(restored, bytes + (size_t)first * info->block_bytes,
+                        (size_t)(n_blocks - first) * info->block_bytes);
+}
+
+static void test_weights(void **state)
+{
+    (void)state;
+    struct upload u;
+    size_t n_types;
+    const struct sc_type_info *types = sc_types(&n_types);
+    assert_true(upload_init(&u, gpu, NULL, RING, &e));
+    for (size_t i = 0; i < n_types; i++) {
+        const uint32_t most = (SIZE - 256) / types[i].block_bytes;
+        check_weights(&u, types[i].type, 1, 0);
+        check_weights(&u, types[i].type, 23, 256);
+        check_weights(&u, types[i].type, most, 256);
+    }
+    assert_true(gpu_wait_transfer(gpu, gpu->transfer.submitted, &e));
+    upload_finish(&u);
 }
 
 /* The pages 1, 2 and 4 are imported, 2 on its own: uploads that cross them take each byte the way it can go. */
@@ -219,8 +287,8 @@ static void test_after(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ring),           cmocka_unit_test(test_threads), cmocka_unit_test(test_import),
-        cmocka_unit_test(test_refused_import), cmocka_unit_test(test_after),
+        cmocka_unit_test(test_ring),   cmocka_unit_test(test_threads),        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_import), cmocka_unit_test(test_refused_import), cmocka_unit_test(test_after),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
