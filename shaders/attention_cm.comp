@@ -12,9 +12,9 @@
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
-#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #pragma use_vulkan_memory_model
 #include "common.glsl"
+#include "halves.glsl"
 
 layout(local_size_x = 128) in;
 layout(constant_id = CONSTANT_FRAGMENTS) const uint FRAGMENTS = 2;
@@ -34,8 +34,6 @@ shared f16vec4 part[KEYS * STRIDE];            /* (positions, PART) of k or v */
 shared float scores[ROWS * SCORE_STRIDE];      /* (rows, positions); in the end (subgroups, SIZE, SIZE) of y */
 shared float16_t weights[ROWS * WEIGHT_STRIDE]; /* (rows, positions) */
 shared float keep[ROWS * KEEP_STRIDE];         /* (rows, SIZE) what earlier sums shrink by; in the end the threads' sums of weights */
-
-f16vec4 halves(vec4 v) { return f16vec4(clamp(v, vec4(-65504), vec4(65504))); }
 
 /* The cache's positions from `base` to `end` - 1, 0 behind them. */
 void fetch(uvec2 cache, uint base, uint end, uint number)

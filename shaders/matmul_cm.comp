@@ -11,9 +11,9 @@
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
-#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #pragma use_vulkan_memory_model
 #include "common.glsl"
+#include "halves.glsl"
 #include "quant.glsl"
 
 layout(local_size_x = 128) in;
@@ -27,8 +27,6 @@ shared float16_t w_tile[TILE * STRIDE]; /* (rows, STEP) */
 shared float16_t x_tile[TILE * STRIDE]; /* (columns, STEP) */
 shared float patches[1024];             /* (subgroups, SIZE columns, SIZE rows) */
 shared uint column_i[TILE];             /* which i each column is */
-
-f16vec4 halves(vec4 v) { return f16vec4(clamp(v, vec4(-65504), vec4(65504))); }
 
 void main()
 {

@@ -11,9 +11,9 @@
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_NV_cooperative_matrix2 : require
 #extension GL_KHR_memory_scope_semantics : require
-#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #pragma use_vulkan_memory_model
 #include "common.glsl"
+#include "halves.glsl"
 #include "quant.glsl"
 
 layout(local_size_x = MATRIX_2_THREADS) in;
@@ -26,8 +26,6 @@ const uint ROWS = MATRIX_2_ROWS, PIECE = MATRIX_2_COLUMNS, STEP = MATRIX_2_STEP,
 shared float16_t w_tile[ROWS * STRIDE];                 /* (rows, STEP) */
 shared float16_t x_tile[MATRIX_2_MAX_COLUMNS * STRIDE]; /* (columns, STEP) */
 shared uint column_i[MATRIX_2_MAX_COLUMNS];             /* which i each column is */
-
-f16vec4 halves(vec4 v) { return f16vec4(clamp(v, vec4(-65504), vec4(65504))); }
 
 /* Of a piece whose first column is `first`. The driver may call both more than once for an element, so the second does not add. */
 float sum_before(const in uint row, const in uint column, const in float sum, const in uint first, const in uint n)
