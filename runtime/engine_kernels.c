@@ -35,11 +35,11 @@ static void find_types(uint32_t types[N_FAMILIES], const struct sc_engine *engin
         others |= bit(&x->attn_output);
     }
     memset(types, 0, N_FAMILIES * sizeof(types[0]));
-    types[FAMILY_MATVEC] = types[FAMILY_MATMUL_FEW] = types[FAMILY_MATMUL] = qkv | gate_up | down | router | others;
+    types[FAMILY_MATVEC] = types[FAMILY_MATMUL_FEW] = types[FAMILY_MATMUL] = qkv | gate_up | down | others;
     types[FAMILY_QKV] = qkv;
     types[FAMILY_GATE_UP] = gate_up;
     types[FAMILY_DOWN] = engine->config.n_experts ? down : 0;
-    types[FAMILY_ROUTER] = router;
+    types[FAMILY_ROUTER] = types[FAMILY_MATMUL_EXACT] = router;
     types[FAMILY_ATTENTION] = types[FAMILY_ATTENTION_MANY] = UINT32_C(1) << session_kv_type(engine->params.kv_type);
     types[FAMILY_ROWS] = UINT32_C(1) << SC_F32;
 }

@@ -10,6 +10,7 @@ const char *const family_names[N_FAMILIES] = {
     [FAMILY_GATE_UP] = "gate_up",
     [FAMILY_DOWN] = "down",
     [FAMILY_ROUTER] = "router",
+    [FAMILY_MATMUL_EXACT] = "matmul_exact",
     [FAMILY_ATTENTION] = "attention",
     [FAMILY_ATTENTION_MANY] = "attention_many",
     [FAMILY_ROWS] = "norms, choices, sums",
@@ -165,27 +166,37 @@ static uint32_t down_q8_roundings(const struct variant *v, uint32_t cols)
 #define IN_Q8(kernel_, roundings_) \
     INTEGER_DOT(kernel_, 16, roundings_), INTEGER_DOT(kernel_, 8, roundings_), INTEGER_DOT(kernel_, 32, roundings_)
 
-/* One order for all of them: variant_of takes what was measured of matvec for the others, too. */
+/* One order for all of them: variant_of takes what was measured of matvec for the others, too; so with matmul_few. */
 static const struct variant matvec[] = {IN_FP32(MATVEC, matvec_roundings), IN_Q8(MATVEC, matvec_q8_roundings)};
 static const struct variant qkv[] = {IN_FP32(QKV, normed_roundings), IN_Q8(QKV, normed_q8_roundings)};
 static const struct variant gate_up[] = {IN_FP32(GATE_UP, normed_roundings), IN_Q8(GATE_UP, normed_q8_roundings)};
 static const struct variant down[] = {IN_FP32(DOWN, down_roundings), IN_Q8(DOWN, down_q8_roundings)};
 static const struct variant router[] = {IN_FP32(ROUTER, normed_roundings)}; /* no choice should hang on a rounding */
 
-#define MATMUL_FEW(lanes) \
-    .kernel = KERNEL_MATMUL_FEW_F32, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * 2, \
-    .tile_columns = 8, .roundings = matmul_few_roundings
+#define MATMUL_FEW(first_, lanes, roundings_) \
+    .kernel = first_, .constants = {[CONSTANT_LANES] = lanes}, .tile_rows = 64 / lanes * 2, .tile_columns = 8, \
+    .roundings = roundings_
 
-static const struct variant matmul_few[] = {
-    {.name = "a row a lane",
-     .kernel = KERNEL_MATMUL_ROWS_FEW_F32,
-     .tile_rows = 64,
-     .tile_columns = 8,
-     .needs = NEEDS_OF_ROWS,
-     .roundings = matmul_rows_roundings},
-    {.name = "32 lanes", MATMUL_FEW(32)},
-    {.name = "16 lanes", MATMUL_FEW(16)},
-};
+#define FEW_IN_FP32 \
+    {.name = "a row a lane", \
+     .kernel = KERNEL_MATMUL_ROWS_FEW_F32, \
+     .tile_rows = 64, \
+     .tile_columns = 8, \
+     .needs = NEEDS_OF_ROWS, \
+     .roundings = matmul_rows_roundings}, \
+        {.name = "32 lanes", MATMUL_FEW(KERNEL_MATMUL_FEW_F32, 32, matmul_few_roundings)}, \
+    { \
+        .name = "16 lanes", MATMUL_FEW(KERNEL_MATMUL_FEW_F32, 16, matmul_few_roundings) \
+    }
+
+#define FEW_IN_Q8(lanes) \
+    { \
+        .name = #lanes " lanes, integer dot", MATMUL_FEW(KERNEL_MATMUL_FEW_Q8_Q4_0, lanes, matvec_q8_roundings), \
+        .needs = NEEDS_INTEGER_DOT, .rounding = ROUNDS_TO_Q8 \
+    }
+
+static const struct variant matmul_few[] = {FEW_IN_FP32, FEW_IN_Q8(32), FEW_IN_Q8(16)};
+static const struct variant matmul_exact[] = {FEW_IN_FP32}; /* of routers, too */
 
 /* Subgroups of so many lanes, 128 threads in all, share the pieces of 64 x 64. */
 #define MATMUL_CM(size, lanes) \
@@ -265,15 +276,11 @@ static const struct {
     const struct variant *variants;
     uint32_t n;
 } families[N_FAMILIES] = {
-    [FAMILY_MATVEC] = VARIANTS(matvec),
-    [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few),
-    [FAMILY_MATMUL] = VARIANTS(matmul),
-    [FAMILY_QKV] = VARIANTS(qkv),
-    [FAMILY_GATE_UP] = VARIANTS(gate_up),
-    [FAMILY_DOWN] = VARIANTS(down),
-    [FAMILY_ROUTER] = VARIANTS(router),
-    [FAMILY_ATTENTION] = VARIANTS(attention),
-    [FAMILY_ATTENTION_MANY] = VARIANTS(attention_many),
+    [FAMILY_MATVEC] = VARIANTS(matvec),       [FAMILY_MATMUL_FEW] = VARIANTS(matmul_few),
+    [FAMILY_MATMUL] = VARIANTS(matmul),       [FAMILY_QKV] = VARIANTS(qkv),
+    [FAMILY_GATE_UP] = VARIANTS(gate_up),     [FAMILY_DOWN] = VARIANTS(down),
+    [FAMILY_ROUTER] = VARIANTS(router),       [FAMILY_MATMUL_EXACT] = VARIANTS(matmul_exact),
+    [FAMILY_ATTENTION] = VARIANTS(attention), [FAMILY_ATTENTION_MANY] = VARIANTS(attention_many),
     [FAMILY_ROWS] = VARIANTS(rows),
 };
 

@@ -84,7 +84,7 @@ void op_linear(struct commands *c, struct tensor y, struct tensor w, struct tens
 
 void op_linear_exact(struct commands *c, struct tensor y, struct tensor w, struct tensor x)
 {
-    linear(c, y, w, x, FAMILY_MATMUL_FEW, false);
+    linear(c, y, w, x, FAMILY_MATMUL_EXACT, false);
 }
 
 void op_linear_add(struct commands *c, struct tensor y, struct tensor w, struct tensor x)

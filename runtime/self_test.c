@@ -62,7 +62,7 @@ static uint32_t at_most(uint32_t n, uint32_t most)
 static uint32_t columns_of(enum family family, const struct variant *v)
 {
     uint32_t n = family == FAMILY_MATVEC ? 1 : v->tile_columns + 2;
-    while (family_for(n) < family)
+    while (family_for(n) < family_timed(family))
         n++;
     return n;
 }
@@ -75,7 +75,7 @@ static bool test_linear(struct bench *b, enum family family, const struct varian
     const uint32_t n = at_most(columns_of(family, v), MAX_TOKENS);
     const struct tensor w = bench_lay_random(b, type, rows, COLS, 1 / sqrtf(COLS)), x = lay_whole(b, n),
                         y = bench_lay(b, SC_F32, n, rows);
-    op_linear(&b->commands, y, w, x);
+    (family == FAMILY_MATMUL_EXACT ? op_linear_exact : op_linear)(&b->commands, y, w, x);
     if (!bench_run(b, e))
         return false;
     *is_right = is_product(b, v, y, w, x);
@@ -217,6 +217,7 @@ static bool (*const tests[N_FAMILIES])(struct bench *b, enum family family, cons
     [FAMILY_GATE_UP] = test_gate_up,
     [FAMILY_DOWN] = test_down,
     [FAMILY_ROUTER] = test_router,
+    [FAMILY_MATMUL_EXACT] = test_linear,
     [FAMILY_ATTENTION] = self_test_attention,
     [FAMILY_ATTENTION_MANY] = self_test_attention,
     [FAMILY_ROWS] = self_test_rows,

@@ -58,6 +58,8 @@ bool variant_is_usable(const struct gpu *gpu, enum family family, uint32_t varia
 
 enum family family_timed(enum family family)
 {
+    if (family == FAMILY_MATMUL_EXACT)
+        return FAMILY_MATMUL_FEW;
     return family >= FAMILY_QKV && family <= FAMILY_ROUTER ? FAMILY_MATVEC : family;
 }
 

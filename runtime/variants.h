@@ -23,6 +23,7 @@ enum family {
     FAMILY_GATE_UP,
     FAMILY_DOWN,
     FAMILY_ROUTER,
+    FAMILY_MATMUL_EXACT, /* as MATMUL_FEW, but for products that are never rounded */
     FAMILY_ATTENTION, /* of few queries, over a cache that may be cut into pieces; of many; their type is the cache's */
     FAMILY_ATTENTION_MANY,
     FAMILY_ROWS, /* norm, SwiGLU, the router's choice, the experts' sum: one kernel each, tested together */
@@ -108,7 +109,8 @@ struct choices {
     bool ignores_tuned;         /* the table's order decides, whatever was measured */
 };
 
-/* The family whose timings stand for this one's: of fused kernels, their pieces are timed. */
+/* The family whose timings stand for this one's: of fused kernels their pieces are timed, of kin the one that rounds.
+ */
 enum family family_timed(enum family family);
 
 /*

@@ -2,21 +2,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What matmul computes, for few columns, as matvec does it: workgroup (column tile, block of rows) of 64 threads, LANES of
- * them share a row, a thread works on ROWS rows by up to COLUMNS of the i; lane l takes parts l, l + LANES, ... of 16
- * weights. Each weight is read once for all columns of the tile, and columns that it lacks cost nothing. The lanes' sums
- * are added in order. Bound by the bytes of W while the columns are few, then by the loads of x.
+ * them share a row, a thread works on ROWS rows by up to COLUMNS of the i; lane l takes steps l, l + LANES, ... of
+ * products.glsl. Each weight is read once for all columns of the tile, and columns that it lacks cost nothing. The lanes'
+ * sums are added in order. Bound by the bytes of W while the columns are few, then by the loads of x.
  */
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
-#include "quant.glsl"
+#include "products.glsl"
 
 layout(local_size_x = 64) in;
-layout(constant_id = 0) const uint LANES = 32;
+layout(constant_id = CONSTANT_LANES) const uint LANES = 32;
 layout(push_constant) uniform Args { matmul_args a; };
 #include "tile.glsl"
 
 const uint ROWS = 2, COLUMNS = 8;
 shared float partial[ROWS * COLUMNS * 64];
+
+/* sums += the rows' step p * x; fp32 takes a quad of x at a time, which needs fewer registers than x_of(). */
+void add_products(inout float sums[ROWS], W ws[ROWS], uvec2 x, uint p)
+{
+#ifdef ROUNDED
+    const X xs = x_of(x, p, a.cols);
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        sums[r] += dot(products(ws[r], xs), vec4(1));
+#else
+    [[unroll]] for (uint j = 0; j < 4; j++) {
+        const vec4 xs = Quads(x).at[(part_first(p) + QUADS[j]) / 4];
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            sums[r] += dot(ws[r][j], xs);
+    }
+#endif
+}
 
 void main()
 {
@@ -32,23 +48,19 @@ void main()
         rows[r] = row_of(tile.w, min(first_row + r, a.rows - 1), a.rows, a.cols);
     uvec2 x[COLUMNS]; /* no references: SwiftShader crashes on arrays of them where control flow diverges */
     [[unroll]] for (uint c = 0; c < COLUMNS; c++)
-        x[c] = address_add(a.x, tile_column(tile, c) / a.x_div * a.cols * 4);
+        x[c] = address_add(a.x, tile_column(tile, c) / a.x_div * X_ROW_BYTES(a.cols));
 
     float sums[COLUMNS][ROWS];
     [[unroll]] for (uint c = 0; c < COLUMNS; c++)
         [[unroll]] for (uint r = 0; r < ROWS; r++)
             sums[c][r] = 0;
-    for (uint p = lane; p < a.cols / 16; p += LANES) {
-        mat4 ws[ROWS];
+    for (uint p = lane; p < a.cols / STEP; p += LANES) {
+        W ws[ROWS];
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            ws[r] = part(rows[r], p);
+            ws[r] = weights_of(rows[r], p);
         [[unroll]] for (uint c = 0; c < COLUMNS; c++)
             if (c < tile.n)
-                [[unroll]] for (uint j = 0; j < 4; j++) {
-                    const vec4 xs = Quads(x[c]).at[(part_first(p) + QUADS[j]) / 4];
-                    [[unroll]] for (uint r = 0; r < ROWS; r++)
-                        sums[c][r] += dot(ws[r][j], xs);
-                }
+                add_products(sums[c], ws, x[c], p);
     }
 
     [[unroll]] for (uint c = 0; c < COLUMNS; c++)

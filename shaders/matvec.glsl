@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows of quantized weights times one vector: what matvec and the fused kernels of a single token share. 64 threads, LANES of
- * them share a row; a thread works on ROWS rows at once so that what it reads of x serves them all; lane l takes parts l,
- * l + LANES, ... of 16 weights; with ROUNDED, where x has been rounded to 8 bits, units of rounded.glsl. The lanes' sums are
- * added in order, so equal runs give equal bits.
+ * them share a row; a thread works on ROWS rows at once so that what it reads of x serves them all; lane l takes steps l,
+ * l + LANES, ... of products.glsl. The lanes' sums are added in order, so equal runs give equal bits.
  */
-#include "quant.glsl"
-#ifdef ROUNDED
-#include "rounded.glsl"
-#endif
+#include "products.glsl"
 
 layout(local_size_x = 64) in;
 layout(constant_id = CONSTANT_LANES) const uint LANES = 32;
@@ -36,44 +32,13 @@ void find_rows(out Row rows[ROWS], uvec2 w, uint first_row, uint n_rows, uint co
         rows[r] = row_of(w, min(first_row + r, n_rows - 1), n_rows, cols);
 }
 
-#ifdef ROUNDED
-
-#define X_ROW_BYTES(cols) (ROUNDED_WORDS(cols) * 4)
-#define STEP UNIT /* columns that a lane takes at a time */
-#define X RoundedUnit
-
-X x_of(uvec2 x, uint u, uint cols) { return rounded_unit(x, u, cols); }
-
-vec4 products(Row row, uint u, X x) { return unit_products(weight_unit(row, u), x); }
-
-#else
-
-#define X_ROW_BYTES(cols) ((cols) * 4)
-#define STEP 16
-#define X mat4
-
-/* Part p of x, as the parts of weights lie. */
-X x_of(uvec2 x, uint p, uint cols)
-{
-    mat4 m;
-    [[unroll]] for (uint j = 0; j < 4; j++)
-        m[j] = Quads(x).at[(part_first(p) + QUADS[j]) / 4];
-    return m;
-}
-
-vec4 sums_of_products(mat4 w, mat4 x) { return w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3]; }
-
-vec4 products(Row row, uint p, X x) { return sums_of_products(part(row, p), x); }
-
-#endif
-
 /* sums += factor * rows * x, this lane's share of it */
 void add_products(inout vec4 sums[ROWS], Row rows[ROWS], uvec2 x, float factor, uint cols)
 {
     for (uint p = lane(); p < cols / STEP; p += LANES) {
         const X xs = x_of(x, p, cols);
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            sums[r] += factor * products(rows[r], p, xs);
+            sums[r] += factor * products(weights_of(rows[r], p), xs);
     }
 }
 
@@ -114,11 +79,11 @@ void leave_normed_sums(Row rows[ROWS], uvec2 x, uvec2 norm, uint cols)
     for (uint p = lane(); p < cols / STEP; p += LANES) {
         X xs = x_of(x, p, cols);
         if (!IS_NORMED) {
-            squares += sums_of_products(xs, xs);
+            squares += products(xs, xs);
             xs = matrixCompMult(xs, x_of(norm, p, cols));
         }
         [[unroll]] for (uint r = 0; r < ROWS; r++)
-            sums[r] += products(rows[r], p, xs);
+            sums[r] += products(weights_of(rows[r], p), xs);
     }
     if (!IS_NORMED)
         leave_lane_value(ROWS, squares);

@@ -11,14 +11,15 @@ const char *const op_fill_names[OP_N_FILLS] = {"random", "any bits", "tiny", "la
 /*
  * Rows around a workgroup's (4 to 256 of matvec, 64 and 128 of matmul), columns with odd counts of blocks, so that
  * scales that lie apart begin in a word's upper half for every second row, tokens around the 8 to 128 of a tile. 4096
- * columns go round matvec's lanes several times. The long one takes more workgroups than one dimension of a dispatch
- * holds, also of 64 rows each; the families share what spreads them.
+ * columns go round matvec's lanes several times, 2304 round half of matmul_few's. The long one takes more workgroups
+ * than one dimension of a dispatch holds, also of 64 rows each; the families share what spreads them.
  */
 const struct linear_case op_linear_cases[] = {
-    {1, 16, 1},   {2, 32, 1},   {3, 48, 1},     {63, 96, 1},   {65, 256, 1},   {127, 768, 1},  {17, 160, 1},
-    {5, 1280, 1}, {3, 4096, 1}, {255, 32, 1},   {261, 256, 1}, {1, 256, 2},    {2, 768, 31},   {3, 48, 32},
-    {63, 32, 33}, {65, 96, 65}, {127, 256, 33}, {64, 16, 2},   {128, 512, 64}, {65, 768, 2},   {127, 160, 31},
-    {66, 16, 65}, {1, 32, 65},  {129, 48, 2},   {128, 48, 9},  {65, 32, 7},    {131, 32, 130}, {2097157, 32, 1},
+    {1, 16, 1},     {2, 32, 1},   {3, 48, 1},     {63, 96, 1},      {65, 256, 1},   {127, 768, 1},
+    {17, 160, 1},   {5, 1280, 1}, {3, 4096, 1},   {255, 32, 1},     {261, 256, 1},  {1, 256, 2},
+    {2, 768, 31},   {3, 48, 32},  {63, 32, 33},   {65, 96, 65},     {127, 256, 33}, {64, 16, 2},
+    {128, 512, 64}, {65, 768, 2}, {127, 160, 31}, {66, 16, 65},     {1, 32, 65},    {129, 48, 2},
+    {128, 48, 9},   {65, 32, 7},  {131, 32, 130}, {2097157, 32, 1}, {13, 2304, 11},
 };
 const size_t op_n_linear_cases = sizeof op_linear_cases / sizeof op_linear_cases[0];
 

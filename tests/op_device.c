@@ -67,7 +67,7 @@ bool op_takes_case(const struct op_device *d, enum family family, uint32_t varia
         first++;
     while (base + 1 < n && variants[base].needs)
         base++;
-    const bool is_first_q8 = family == FAMILY_MATVEC && variants[variant].rounding == ROUNDS_TO_Q8 &&
+    const bool is_first_q8 = family <= FAMILY_MATMUL_FEW && variants[variant].rounding == ROUNDS_TO_Q8 &&
                              variants[variant - 1].rounding != ROUNDS_TO_Q8;
     return variant == first || variant == base ||
            ((is_first_q8 || (uint32_t)type % 5 == variant % 5) && number % 2 == 0);

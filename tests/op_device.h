@@ -38,8 +38,8 @@ const struct variant *op_use_variant(struct op_device *d, enum family family, ui
 
 /*
  * Whether the case of this number is for this variant: all are for the one that the device takes unasked and for the
- * one that GPUs do; half of them for matvec's first in whole numbers; half of those of some types for each of the
- * others.
+ * one that GPUs do; half of them for matvec's and matmul_few's first in whole numbers; half of those of some types for
+ * each of the others.
  */
 bool op_takes_case(const struct op_device *d, enum family family, uint32_t variant, enum sc_type type, size_t number);
 

@@ -44,20 +44,24 @@ static void test_kernel_table(void **state)
         }
 }
 
+enum product { PLAIN, ADDED, EXACT };
+
+static const char *const product_names[] = {"", " added", " exact"};
+static void (*const operations[])(struct commands *c, struct tensor y, struct tensor w,
+                                  struct tensor x) = {op_linear, op_linear_add, op_linear_exact};
+
 static void check_case(struct op_judge *j, struct op_device *d, const struct variant *v,
-                       const struct sc_type_info *info, struct linear_case c, enum op_fill fill, bool add,
+                       const struct sc_type_info *info, struct linear_case c, enum op_fill fill, enum product product,
                        uint64_t seed)
 {
-    op_case(j, d, seed, "%s %s%s %ux%u, %u tokens, %s", info->name, v->name, add ? " added" : "", c.rows, c.cols, c.n,
-            op_fill_names[fill]);
+    const bool add = product == ADDED;
+    op_case(j, d, seed, "%s %s%s %ux%u, %u tokens, %s", info->name, v->name, product_names[product], c.rows, c.cols,
+            c.n, op_fill_names[fill]);
     struct tensor w = op_weights(d, info->type, c.rows, c.cols, fill);
     const bool is_whole = v->rounding == ROUNDS_TO_Q8 && seed % 2;
     struct tensor x = is_whole ? op_whole(d, c.n, c.cols) : op_random(d, c.n, c.cols, 1);
     struct tensor y = add ? op_random(d, c.n, c.rows, 1) : op_tensor(d, SC_F32, c.n, c.rows);
-    if (add)
-        op_linear_add(&d->commands, y, w, x);
-    else
-        op_linear(&d->commands, y, w, x);
+    operations[product](&d->commands, y, w, x);
     op_writes(d, y);
     op_judge_run(j, d);
 
@@ -97,7 +101,7 @@ static void test_choice(void **state)
                                                                                                 : 17;
                 if (!v)
                     continue;
-                check_case(&judge, d, v, &types[i], (struct linear_case){3, 256, n}, OP_FILL_RANDOM, false, i);
+                check_case(&judge, d, v, &types[i], (struct linear_case){3, 256, n}, OP_FILL_RANDOM, PLAIN, i);
                 op_check_compiled(d, n_compiled, v, &types[i]);
             }
     op_judge_report(&judge, "linear, the kernel chosen");
@@ -122,7 +126,8 @@ static void check_variant(struct op_device *d, enum family family, uint32_t vari
                 continue;
             for (uint32_t fill = 0; fill < (huge ? 1 : OP_N_FILLS); fill++)
                 if (v->rounding != ROUNDS_TO_F16 || fill != OP_FILL_LARGE) /* beyond what halves hold */
-                    check_case(&judge, d, v, &types[i], c, fill, (fill + k) % 2 == 1, 1000 * k + 10 * i + fill);
+                    check_case(&judge, d, v, &types[i], c, fill, (fill + k) % 2 ? ADDED : PLAIN,
+                               1000 * k + 10 * i + fill);
         }
     if (judge.n_cases)
         op_judge_report(&judge, "linear, %s, %s", family_names[family], v->name);
@@ -151,11 +156,28 @@ static void test_matmul(void **state)
     check_all(*state, FAMILY_MATMUL);
 }
 
+/* What op_linear rounds, since it is made to, op_linear_exact does not. */
+static void test_exact(void **state)
+{
+    struct op_device *d = *state;
+    struct op_judge judge = {0};
+    size_t n_types;
+    const struct sc_type_info *types = sc_types(&n_types);
+    for (uint32_t variant = 0; variant < MAX_VARIANTS; variant++)
+        for (size_t i = 0; i < n_types; i++) {
+            const struct variant *v = op_use_variant(d, FAMILY_MATMUL_FEW, variant, types[i].type);
+            if (v && v->rounding)
+                check_case(&judge, d, variant_of(d->gpu, FAMILY_MATMUL_EXACT, types[i].type, 0, 0), &types[i],
+                           (struct linear_case){5, 256, 1 + (uint32_t)i}, OP_FILL_RANDOM, EXACT, i);
+        }
+    op_judge_report(&judge, "linear_exact");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernel_table), cmocka_unit_test(test_choice), cmocka_unit_test(test_matvec),
-        cmocka_unit_test(test_matmul_few),   cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_matmul_few),   cmocka_unit_test(test_matmul), cmocka_unit_test(test_exact),
     };
     return cmocka_run_group_tests(tests, op_device_create, op_device_destroy);
 }

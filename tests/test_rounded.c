@@ -20,7 +20,7 @@
  */
 static const struct bound bound = {.kl = 5e-2, .margin = 1};
 
-/* Whether the device has such variants for one token and for many; then it uses them for all weights in blocks. */
+/* Whether the device has such variants for one token, a few and many; then it uses them for all weights in blocks. */
 static bool use_rounding(struct gpu *gpu)
 {
     static const enum sc_type plain[] = {SC_F32, SC_F16, SC_BF16};
@@ -43,7 +43,7 @@ static bool use_rounding(struct gpu *gpu)
 
 static void check(const char *name, const struct model_spec *spec)
 {
-    enum { N = 60, N_DECODED = 12 };
+    enum { N = 60, N_FEW = 9, N_DECODED = 12 };
     struct trial t;
     trial_init(&t, name, spec, N);
     t.bound = bound;
@@ -54,7 +54,8 @@ static void check(const char *name, const struct model_spec *spec)
     if (can_run) {
         struct sc_session *session = trial_session(&t, engine);
         trial_eval(&t, session, N);
-        sc_session_truncate(session, N - N_DECODED);
+        sc_session_truncate(session, N - N_FEW - N_DECODED);
+        trial_eval(&t, session, N_FEW);
         trial_decode(&t, session, N_DECODED);
         print_message("%s: worst KL %.1e\n", name, t.worst_kl);
         assert_true(t.worst_kl > 1e-6); /* or nothing was rounded */

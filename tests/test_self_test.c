@@ -208,18 +208,21 @@ static uint32_t first_variant(const struct gpu *gpu, enum family family, enum sc
 
 static const struct model_spec spec = {.type = "q8_0", .d = 64, .ff = 96, .n_ctx = 24, .seed = 9};
 
-/* Of the model's weights and cache. */
+/* Of the model's weights, its router and its cache. */
 static enum sc_type type_for(enum family family)
 {
-    return family_has_cache(family) ? SC_F32 : SC_Q8_0;
+    return family_has_cache(family) || family == FAMILY_MATMUL_EXACT ? SC_F32 : SC_Q8_0;
 }
 
 /* Families that would take it first. */
 static uint32_t n_with_kernel(const struct gpu *gpu, enum kernel kernel)
 {
     uint32_t n, n_families = 0;
-    for (enum family family = 0; family < N_FAMILIES; family++)
-        n_families += family_variants(family, &n)[first_variant(gpu, family, type_for(family))].kernel == kernel;
+    for (enum family family = 0; family < N_FAMILIES; family++) {
+        const enum sc_type type = type_for(family);
+        const struct variant *first = &family_variants(family, &n)[first_variant(gpu, family, type)];
+        n_families += variant_program(first, type).kernel == kernel;
+    }
     return n_families;
 }
 
@@ -238,7 +241,7 @@ static void check_next_rung(bool refuses)
         const enum family family = families[i];
         const enum sc_type type = type_for(family);
         const uint32_t first = first_variant(gpu, family, type);
-        const uint32_t n_wrong = n_with_kernel(gpu, family_variants(family, &n)[first].kernel);
+        const uint32_t n_wrong = n_with_kernel(gpu, variant_program(&family_variants(family, &n)[first], type).kernel);
         const bool has_another = first + 1 < (family_variants(family, &n), n);
         make_wrong(gpu, family, first, type);
         gpu_destroy(gpu);
