@@ -17,7 +17,7 @@ static_assert((int)MAX_SUBJECTS <= (int)MAX_TUNED, "a model must not push out it
 static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
 static const double RUN_SECONDS = 0.003,        /* of one timing, in which the operation runs as often as fits */
     CLEARLY = 0.97,                             /* of the time of the one before it in the table */
-    HOPELESS = 3;                               /* times that; one long run is enough to tell */
+    HOPELESS = 3;                               /* times that: two long runs are enough to tell */
 
 /* What a family's variants are timed with. */
 struct subject {
@@ -238,15 +238,14 @@ static bool time_variant(struct tuner *t, const struct subject *s, const struct 
     ok = ok && time_run(t, s, trial, 1, &once, e);
     const double fitting = ok ? RUN_SECONDS / once : 1;
     const uint32_t repeats = fitting < 1 ? 1 : fitting > MAX_REPEATS ? MAX_REPEATS : (uint32_t)fitting;
-    const bool is_hopeless = ok && best > 0 && once > best * HOPELESS && once > RUN_SECONDS;
-    for (uint32_t i = 0; ok && !is_hopeless && i < N_TIMES; i++)
+    const uint32_t n_times = best > 0 && once > best * HOPELESS && once > RUN_SECONDS ? 1 : N_TIMES;
+    for (uint32_t i = 0; ok && i < n_times; i++)
         ok = time_run(t, s, trial, repeats, &times[i], e);
     *forced = before;
     if (!ok)
         return false;
-    if (!is_hopeless)
-        qsort(times, N_TIMES, sizeof(times[0]), compare_doubles);
-    *seconds = is_hopeless ? once : times[N_TIMES / 2] / repeats;
+    qsort(times, n_times, sizeof(times[0]), compare_doubles);
+    *seconds = times[n_times / 2] / repeats;
     return true;
 }
 

@@ -252,7 +252,12 @@ static const struct variant matmul[] = {
 
 enum { NEEDS_OF_CM = NEEDS_FP16 | NEEDS_32_KIB };
 
-static const struct variant attention[] = {ATTENTION_BROADCAST, ATTENTION};
+/* Of a token's heads, as many as share one of the cache's are in a tile, which is computed whole. */
+static const struct variant attention[] = {
+    ATTENTION_BROADCAST,
+    ATTENTION,
+    {.name = "tiles of 4", .kernel = KERNEL_ATTENTION_ROWS4_F32, .tile_rows = 4},
+};
 static const struct variant attention_many[] = {
     ATTENTION_BROADCAST,
     {.name = "matrices of 16, 32 lanes", ATTENTION_CM(16, 32), .needs = NEEDS_OF_CM | NEEDS_MATRIX_16X16X16},

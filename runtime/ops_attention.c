@@ -4,7 +4,7 @@
 #include "dispatch.h"
 
 enum {
-    LEAST_ROWS = 8,    /* queries of a workgroup, among all variants */
+    LEAST_ROWS = 4,    /* queries of a workgroup, among all variants */
     MANY_QUERIES = 32, /* that share a KV head: enough for a tile that large */
     MAX_HEAD_DIM = 256,
 };

@@ -2,10 +2,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Causal grouped-query attention with a running softmax (Dao et al. 2022; Milakov and Gimelshein 2018).
- * Workgroup (tile of 8 rows, KV head, split): 64 threads walk the split's positions 64 at a time; a thread scores one
- * position against all 8 rows, then 8 threads a row make the softmax, then a thread sums 4 dimensions of v over the positions,
+ * Workgroup (tile of ROWS rows, KV head, split): 64 threads walk the split's positions 64 at a time; a thread scores one
+ * position against all rows, then PER_ROW threads a row make the softmax, then a thread sums 4 dimensions of v over the positions,
  * which it shares with as many threads as are left over. The tile's last split to be done merges all: y = sum of
- * e^(m_s - m) sums_s / sum of e^(m_s - m) l_s, m the greatest m_s, s in order. Bound by the bytes of the cache in decode.
+ * e^(m_s - m) sums_s / sum of e^(m_s - m) l_s, m the greatest m_s, s in order. Bound by the bytes of the cache in decode, if a token's heads on a KV
+ * head fill the tile: empty rows are computed like others.
  *
  * With BROADCAST, for processors (matmul_rows.comp says why): each lane of a subgroup loads one value of q or one weight, which all of
  * them need, and broadcasts it; threads share no dimensions, since what a subgroup does not do costs nothing there.
@@ -25,7 +26,10 @@ layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer Don
 
 #include "attention.glsl"
 
-const uint ROWS = 8, MAX_QUADS = 64, STEP = 64;
+#ifndef ROWS
+#define ROWS 8
+#endif
+const uint PER_ROW = 64 / ROWS, MAX_QUADS = 64, STEP = 64;
 const uint MIN_SPLIT = 128; /* positions: fewer are not worth a merge */
 
 shared vec4 tile[ROWS * MAX_QUADS]; /* q; in the end (row, thread) the threads' sums, then (row, split) what is merged */
@@ -34,36 +38,36 @@ shared float part_max[64], part_sum[64], keep[ROWS];
 shared bool is_last;
 
 /*
- * Of the row that 8 threads share, the scores from `from` to `to` - 1 become exponentials, all others 0. Earlier sums are
+ * Of the row that PER_ROW threads share, the scores from `from` to `to` - 1 become exponentials, all others 0. Earlier sums are
  * to shrink by keep[row].
  */
 void softmax(uint from, uint to, inout float row_max, inout float row_sum)
 {
-    const uint tid = gl_LocalInvocationID.x, row = tid / 8;
+    const uint tid = gl_LocalInvocationID.x, row = tid / PER_ROW;
     float m = LOWEST;
-    for (uint j = tid % 8; j < STEP; j += 8)
+    for (uint j = tid % PER_ROW; j < STEP; j += PER_ROW)
         if (j >= from && j < to)
             m = max(m, weight[row * STEP + j]);
     part_max[tid] = m;
     barrier();
     m = row_max;
-    [[unroll]] for (uint j = 0; j < 8; j++)
-        m = max(m, part_max[row * 8 + j]);
+    [[unroll]] for (uint j = 0; j < PER_ROW; j++)
+        m = max(m, part_max[row * PER_ROW + j]);
     float sum = 0;
-    for (uint j = tid % 8; j < STEP; j += 8) {
+    for (uint j = tid % PER_ROW; j < STEP; j += PER_ROW) {
         const float e = j >= from && j < to ? exp(weight[row * STEP + j] - m) : 0;
         weight[row * STEP + j] = e;
         sum += e;
     }
     part_sum[tid] = sum;
     const float shrink = exp(row_max - m);
-    if (tid % 8 == 0)
+    if (tid % PER_ROW == 0)
         keep[row] = shrink;
     barrier();
     row_max = m;
     row_sum *= shrink;
-    [[unroll]] for (uint j = 0; j < 8; j++)
-        row_sum += part_sum[row * 8 + j];
+    [[unroll]] for (uint j = 0; j < PER_ROW; j++)
+        row_sum += part_sum[row * PER_ROW + j];
 }
 
 /* q_r k, for each row r of the tile. */
@@ -131,7 +135,7 @@ void main()
         tile[i] = Quads(a.q).at[head_of(own.first_row + min(i / quads, own.n_rows - 1)) * quads + i % quads];
     barrier();
 
-    const Range mine = seen_by(own.first_row + tid / 8, s.n_past); /* by the row whose softmax this thread makes */
+    const Range mine = seen_by(own.first_row + tid / PER_ROW, s.n_past); /* by the row whose softmax this thread makes */
 #ifdef BROADCAST
     const uint n_sharers = 1, share = tid - gl_SubgroupInvocationID < quads ? 0 : 1, quad = min(tid, quads - 1);
 #else
@@ -162,9 +166,9 @@ void main()
 
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         tile[r * 64 + tid] = sums[r];
-    if (tid % 8 == 0) {
-        part_max[tid / 8] = row_max;
-        part_sum[tid / 8] = row_sum;
+    if (tid % PER_ROW == 0) {
+        part_max[tid / PER_ROW] = row_max;
+        part_sum[tid / PER_ROW] = row_sum;
     }
     barrier();
     for (uint i = tid; i < own.n_rows * quads; i += 64) {

@@ -91,7 +91,7 @@ static void check_description(const struct sc_engine *engine)
         n_matrices += strstr(variants[i].why, "matrices that were timed") && variants[i].family[0] == 'm';
     }
     free(variants);
-    assert_int_equal(n_heads, 1); /* of a prompt's attention: a token's has one variant for GPUs */
+    assert_int_equal(n_heads, 2); /* attention of a token and of a prompt */
     assert_true(n_matrices > 0);
 }
 

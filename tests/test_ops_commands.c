@@ -121,7 +121,7 @@ static const struct {
                     {{TOKENS, 2 * DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {TOKENS, DIM}, {1, 4}, {9, DIM}, {9, DIM}}},
     [ATTENTION] = {"attention", {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}}},
     [ATTENTION_SPLIT] = {"attention, split",
-                         {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}, {12, DIM + 4}, {1, 1}}},
+                         {{TOKENS, 2 * DIM}, {TOKENS, 2 * DIM}, {9, DIM}, {9, DIM}, {1, 4}, {12, DIM + 4}, {1, 2}}},
     [ROUTE] = {"route", {{TOKENS, USED}, {TOKENS, USED}, {TOKENS, EXPERTS}, {TOKENS, USED}}},
     [GROUP] = {"group", {{TOKENS, USED}, {1, EXPERTS + 1}, {1, TOKENS *USED, 2}, {3 * EXPERTS, 2, 1}, {3, 4, 1}}},
     [EXPERTS_OF_ONE] = {"expert_linear, one token", {{USED, 5}, {1, WIDE}, {1, USED}}},
