@@ -31,6 +31,7 @@ void layout_split(struct layout l, uint8_t *rests, uint8_t *scales, const uint8_
     case 34: split(rests, scales, blocks, n, 32, 2, 0); break;
     case 110: split(rests, scales, blocks, n, 108, 0, 108); break;
     case 210: split(rests, scales, blocks, n, 208, 0, 208); break;
+    default: split(rests, scales, blocks, n, l.block_bytes - 2, l.scale_at ? 0 : 2, l.scale_at);
     }
 }
 
