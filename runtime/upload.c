@@ -9,6 +9,7 @@
 /* An import pins its pages in one allocation, and drivers bound those. */
 static const uint64_t MAX_IMPORT_BYTES = 512u << 20;
 static const uint64_t COPY_PIECE_BYTES = 512u << 10;
+static const uint64_t SMALLEST_RING_BYTES = 4096; /* each half takes blocks of any type */
 
 struct import {
     const uint8_t *memory;
@@ -18,6 +19,8 @@ struct import {
 bool upload_init(struct upload *u, struct gpu *gpu, struct cpu_pool *pool, uint64_t ring_bytes, struct sc_error *e)
 {
     memset(u, 0, sizeof(*u));
+    if (ring_bytes < SMALLEST_RING_BYTES)
+        return sc_fail(e, SC_OUT_OF_DEVICE_MEMORY, "no memory is left for the upload ring");
     u->gpu = gpu;
     u->pool = pool;
     return buffer_init(gpu, &u->ring, MEMORY_UPLOAD, ring_bytes, "the upload ring", e) &&

@@ -93,6 +93,10 @@ static void test_ring(void **state)
 {
     (void)state;
     struct upload u;
+    struct sc_error none = {0};
+    assert_false(upload_init(&u, gpu, NULL, 100, &none));
+    assert_int_equal(none.code, SC_OUT_OF_DEVICE_MEMORY);
+    upload_finish(&u);
     assert_true(upload_init(&u, gpu, NULL, RING, &e));
     check_upload(&u, 0, SIZE);
     check_upload(&u, 8, 4);
