@@ -6,7 +6,8 @@
  *
  * Three tables: what decode finds in slots, in percent, and what that costs in uploads, on both ways of the runtime
  * (replay.h), all traces together and the worst single one; and the time of a token's experts. Then the claims, each
- * with PASS or FAIL: plain LRU at (nearly) every number of slots, and Belady's optimum at those of the tables.
+ * with PASS or FAIL: plain LRU at (nearly) every number of slots, and Belady's optimum at those of the tables. In the
+ * end the sums over all of these numbers and all traces.
  */
 #include <math.h>
 #include <stdio.h>
@@ -257,30 +258,81 @@ static uint64_t cost(const struct replay *r, enum replay_path path)
     return path == REPLAY_DEMAND ? all_uploads(r) : r->n_uses - r->n_hits + REPLAY_PRICE * all_uploads(r);
 }
 
-static bool print_lru_claims(const struct simulation *s, char **paths, struct sc_error *e)
+/* Over all traces and numbers of slots. */
+struct total {
+    uint64_t ours, lru; /* fetches */
+    uint64_t n_promotions, n_hits, n_belady_hits;
+    struct worst fetches, hits, cost;
+};
+
+/* What was asked for and not there, by prompts and decode together. */
+static uint64_t n_fetches(const struct replay *r)
+{
+    return r->n_uses - r->n_hits + r->n_prompt_uploads;
+}
+
+static bool add_case(struct total *sum, const struct routing_file *trace, const char *name, enum replay_path path,
+                     uint32_t n_slots, struct sc_error *e)
+{
+    struct replay ours = {0}, lru = {0}, belady = {0};
+    if (!replay_run(trace, path, REPLAY_OURS, n_slots, &ours, e) ||
+        !replay_run(trace, path, REPLAY_LRU, n_slots, &lru, e) ||
+        !replay_run(trace, path, REPLAY_BELADY, n_slots, &belady, e))
+        return false;
+    const uint64_t fetches = n_fetches(&ours), fetches_lru = n_fetches(&lru);
+    const uint64_t cost_ours = cost(&ours, path), cost_lru = cost(&lru, path);
+    sum->ours += fetches;
+    sum->lru += fetches_lru;
+    sum->n_promotions += path == REPLAY_PROMOTE ? ours.n_uploads : 0;
+    sum->n_hits += ours.n_hits;
+    sum->n_belady_hits += belady.n_hits;
+    worsen(&sum->fetches, ratio(fetches_lru, fetches), fetches, fetches_lru, name, n_slots);
+    worsen(&sum->cost, ratio(cost_lru, cost_ours), cost_ours, cost_lru, name, n_slots);
+    if (lru.n_hits)
+        worsen(&sum->hits, ratio(ours.n_hits, lru.n_hits), ours.n_hits, lru.n_hits, name, n_slots);
+    return true;
+}
+
+static bool add_cases(const struct simulation *s, char **paths, struct total sums[REPLAY_N_PATHS], struct sc_error *e)
 {
     const struct worst none = {.ratio = HUGE_VAL};
-    struct worst hits[REPLAY_N_PATHS] = {none, none}, costs[REPLAY_N_PATHS] = {none, none};
     const uint32_t all = s->traces[0].n_layers * s->traces[0].n_experts, step = 1 + all / MAX_CLAIM_BUDGETS;
-    for (size_t t = 0; t < s->n_traces; t++)
-        for (uint32_t n = s->traces[t].n_used; n < all; n += step)
-            for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++) {
-                struct replay ours = {0}, lru = {0};
-                if (!replay_run(&s->traces[t], path, REPLAY_OURS, n, &ours, e) ||
-                    !replay_run(&s->traces[t], path, REPLAY_LRU, n, &lru, e))
+    for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++) {
+        sums[path] = (struct total){.fetches = none, .hits = none, .cost = none};
+        for (size_t t = 0; t < s->n_traces; t++)
+            for (uint32_t n = s->traces[t].n_used; n < all; n += step)
+                if (!add_case(&sums[path], &s->traces[t], paths[t], path, n, e))
                     return false;
-                const uint64_t cost_ours = cost(&ours, path), cost_lru = cost(&lru, path);
-                worsen(&costs[path], ratio(cost_lru, cost_ours), cost_ours, cost_lru, paths[t], n);
-                if (lru.n_hits)
-                    worsen(&hits[path], ratio(ours.n_hits, lru.n_hits), ours.n_hits, lru.n_hits, paths[t], n);
-            }
-    printf("\n");
-    print_worst("misses on the CPU: hits never below LRU's", &hits[REPLAY_PROMOTE]);
-    print_worst("misses on the CPU: misses and uploads, prompts' too, at 3 misses each, never dearer than LRU's",
-                &costs[REPLAY_PROMOTE]);
-    print_worst("misses uploaded: uploads, prompts' too, never more than LRU's", &costs[REPLAY_DEMAND]);
-    print_worst("misses uploaded: decode's hits alone never below LRU's", &hits[REPLAY_DEMAND]);
+    }
     return true;
+}
+
+static void print_lru_claims(const struct total sums[REPLAY_N_PATHS])
+{
+    const struct total *promote = &sums[REPLAY_PROMOTE], *demand = &sums[REPLAY_DEMAND];
+    printf("\n");
+    print_worst("misses on the CPU: hits never below LRU's", &promote->hits);
+    print_worst("misses on the CPU: misses and uploads, prompts' too, at 3 misses each, never dearer than LRU's",
+                &promote->cost);
+    print_worst("misses uploaded: uploads, prompts' too, never more than LRU's", &demand->cost);
+    print_worst("misses uploaded: decode's hits alone never below LRU's", &demand->hits);
+}
+
+static void print_totals(const struct total sums[REPLAY_N_PATHS])
+{
+    static const char *const ways[] = {"misses on the CPU", "misses uploaded"};
+    printf("\nAll traces and numbers of slots together, misses of prompts and decode:\n");
+    for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++) {
+        const struct total *t = &sums[path];
+        const struct worst *w = &t->fetches;
+        printf("%s: %llu against LRU's %llu, %.2f %%, at worst %.2f %%, %llu against %llu, %u slots, %s", ways[path],
+               (unsigned long long)t->ours, (unsigned long long)t->lru, 100 * ratio(t->ours, t->lru),
+               100 * ratio(w->ours, w->theirs), (unsigned long long)w->ours, (unsigned long long)w->theirs, w->n_slots,
+               w->trace);
+        if (path == REPLAY_PROMOTE)
+            printf("; %llu promotions", (unsigned long long)t->n_promotions);
+        printf("; %.2f %% of Belady's hits\n", 100 * ratio(t->n_hits, t->n_belady_hits));
+    }
 }
 
 /* Where hits may stay out, what the best set that stays can have of Belady's is the most that few uploads allow. */
@@ -311,9 +363,12 @@ static bool run(struct simulation *s, char **paths, int n, const char *svg, stru
     for (enum replay_path path = 0; path < REPLAY_N_PATHS; path++)
         print_path(s, path);
     print_times(s);
-    if (!print_lru_claims(s, paths, e))
+    struct total sums[REPLAY_N_PATHS];
+    if (!add_cases(s, paths, sums, e))
         return false;
+    print_lru_claims(sums);
     print_belady_claim(s);
+    print_totals(sums);
     return !svg || write_svg(s, svg, e);
 }
 
