@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pace.h"
 
+#include <string.h>
+
 #include "clock.h"
 
 /* Of a submission, and of what nothing cuts; and the least of the latter in multiply-adds. */
@@ -26,30 +28,58 @@ bool pace_report(struct pace *p, double part, struct sc_error *e)
     return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
 }
 
-/* Waits for the piece that is under way while this one queues behind it. */
-static bool follow(struct pace *p, uint64_t value, double work, double start, struct sc_error *e)
+/*
+ * Waits for the older piece. How long it took is known if both its ends are: it began when it was submitted, or when
+ * the host saw the one before it end. Else it took no longer than this, and its rate is a lower bound.
+ */
+static bool end_older(struct pace *p, struct sc_error *e)
 {
-    const uint64_t before = p->last.value;
-    const double before_work = p->last.work, before_start = p->last.start;
-    p->last.value = value;
-    p->last.work = work;
-    p->last.start = start;
-    if (!before)
-        return true;
+    const struct piece one = p->under_way[0];
     bool had_ended;
-    if (!gpu_poll(p->gpu, &p->gpu->compute, before, &had_ended, e) || !gpu_wait(p->gpu, before, e))
+    p->under_way[0] = p->under_way[1];
+    p->under_way[1] = (struct piece){0};
+    if (!gpu_poll(p->gpu, &p->gpu->compute, one.value, &had_ended, e) || !gpu_wait(p->gpu, one.value, e))
         return false;
-    const double now = clock_seconds(), took = now - (before_start > p->ended ? before_start : p->ended);
-    const double rate = before_work / took;
-    if (!had_ended && took > p->longest)
+    const bool queued = p->ended > one.start;
+    const double now = clock_seconds(), took = now - (queued && p->was_seen ? p->ended : one.start);
+    const bool is_timed = !had_ended && !one.waits && (!queued || p->was_seen);
+    const double rate = one.work / took;
+    if (is_timed && took > p->longest)
         p->longest = took;
-    /* one that ended unseen took less than this: its rate is a lower bound */
-    if (before_work > 0 && took > 0 && (!had_ended || rate > p->rate)) {
+    if (one.work > 0 && took > 0 && (is_timed || rate > p->rate)) {
         p->rate = p->rate > 0 && rate > MOST_GROWTH * p->rate ? MOST_GROWTH * p->rate : rate;
         p->gpu->piece_work = p->rate * DISPATCH_SECONDS > MIN_WORK ? p->rate * DISPATCH_SECONDS : MIN_WORK;
     }
     p->ended = now;
-    return pace_report(p, p->pass_work > 0 ? (p->submitted_work - work) / p->pass_work : 0, e);
+    p->was_seen = !had_ended;
+    return pace_report(p, p->pass_work > 0 ? (p->submitted_work - p->under_way[0].work) / p->pass_work : 0, e);
+}
+
+bool pace_wait(struct pace *p, struct sc_error *e)
+{
+    while (p->under_way[0].value)
+        if (!end_older(p, e))
+            return false;
+    return true;
+}
+
+void pace_abandon(struct pace *p)
+{
+    memset(p->under_way, 0, sizeof(p->under_way));
+}
+
+static bool submit(struct pace *p, struct submission *s, double work, struct sc_error *e)
+{
+    bool copied;
+    if ((p->under_way[1].value && !end_older(p, e)) ||
+        !gpu_poll(p->gpu, &p->gpu->transfer, p->gpu->transfer.submitted, &copied, e))
+        return false;
+    const double start = clock_seconds();
+    if (!gpu_submit_chain(p->gpu, s, 1, e))
+        return false;
+    p->under_way[p->under_way[0].value ? 1 : 0] = (struct piece){s->value, work, start, !copied};
+    p->submitted_work += work;
+    return true;
 }
 
 static uint32_t count_pieces(struct commands *const *streams, uint32_t n_streams)
@@ -76,13 +106,9 @@ bool pace_submit(struct pace *p, struct commands *const *streams, uint32_t n_str
         for (n = 1; first + n < n_pieces && work + work_of(streams, first + n) <= p->rate * PIECE_SECONDS; n++)
             work += work_of(streams, first + n);
         struct submission s = {.streams = streams, .n_streams = n_streams, .first_piece = first, .n_pieces = n};
-        const double start = clock_seconds();
-        if (!gpu_submit_chain(p->gpu, &s, 1, e))
+        if (!submit(p, &s, work, e))
             return false;
         *value = s.value;
-        p->submitted_work += work;
-        if (!follow(p, s.value, work, start, e))
-            return false;
     }
     return true;
 }

@@ -161,7 +161,7 @@ bool pass_wait(struct pass *p, struct sc_error *e)
     const uint32_t n = p->n_unread;
     const bool is_new = p->submitted > p->waited;
     p->n_unread = 0;
-    if (!wait_for(p, p->submitted, e))
+    if (!pace_wait(&p->pace, e) || !wait_for(p, p->submitted, e))
         return false;
     if (is_new && p->recording->n == 1)
         p->seen = clock_seconds();
@@ -314,6 +314,8 @@ bool pass_top(struct pass *p, struct sc_candidate *top, size_t *n, struct sc_err
 void pass_abandon(struct pass *p)
 {
     p->engine->gpu->vk.vkDeviceWaitIdle(p->engine->gpu->device);
+    pace_abandon(&p->pace);
+    p->n_unread = 0;
     p->ahead = 0;
     p->seen = 0;
 }

@@ -99,14 +99,14 @@ static bool eval(struct sc_session *s, const sc_token *tokens, size_t n_tokens, 
                              w->logits + (from - first_logit) * s->engine->config.n_vocab, e))
                 return false;
         }
-        if (output == OUTPUT_TOP && !pass_top(&s->pass, w->top, w->n_top, e))
+        if ((output == OUTPUT_TOP && !pass_top(&s->pass, w->top, w->n_top, e)) || !pass_wait(&s->pass, e))
             return false;
         s->n_past += n;
         done += n;
         if (n_tokens > 1 && p->progress && !p->progress(p->user, SC_PHASE_PREFILL, done, n_tokens))
             return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
     }
-    return pass_wait(&s->pass, e) && store_check(s->engine->store, e) && routing_trace_flush(s->engine->trace, e);
+    return store_check(s->engine->store, e) && routing_trace_flush(s->engine->trace, e);
 }
 
 static bool eval_timed(struct sc_session *s, const sc_token *tokens, size_t n_tokens, const struct wanted *w,
