@@ -24,6 +24,7 @@ scoria_test(test_first_start SOURCES ${forward_sources} LIBS scoria_runtime
 scoria_test(test_faults SOURCES ${forward_sources} failing_malloc.c LIBS scoria_runtime
     LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable,--wrap=malloc,--wrap=calloc,--wrap=realloc)
 scoria_test(test_expert_cost LIBS scoria_runtime)
+scoria_test(test_interrupted SOURCES ${forward_sources} LIBS scoria_runtime)
 scoria_test(test_pace SOURCES ${forward_sources} LIBS scoria_runtime LABELS driver)
 scoria_test(test_decide SOURCES model_builder.c gguf_builder.c LIBS scoria_runtime LABELS driver)
 scoria_test(test_store SOURCES model_builder.c gguf_builder.c failing_malloc.c LIBS scoria_runtime
