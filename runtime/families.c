@@ -257,6 +257,7 @@ static const struct variant attention[] = {
     ATTENTION_BROADCAST,
     ATTENTION,
     {.name = "tiles of 4", .kernel = KERNEL_ATTENTION_ROWS4_F32, .tile_rows = 4},
+    {.name = "tiles of 4, 4 lanes", .kernel = KERNEL_ATTENTION_LANES4_F32, .tile_rows = 4},
 };
 static const struct variant attention_many[] = {
     ATTENTION_BROADCAST,

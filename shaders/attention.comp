@@ -8,6 +8,9 @@
  * e^(m_s - m) sums_s / sum of e^(m_s - m) l_s, m the greatest m_s, s in order. Bound by the bytes of the cache in decode, if a token's heads on a KV
  * head fill the tile: empty rows are computed like others.
  *
+ * With LANES, 4, so many threads score as many positions, each every fourth quad of them, and their parts are added up: loads take
+ * pieces of 32 bytes or more of a key instead of 8, and a quad of q is loaded once for four of keys.
+ *
  * With BROADCAST, for processors (matmul_rows.comp says why): each lane of a subgroup loads one value of q or one weight, which all of
  * them need, and broadcasts it; threads share no dimensions, since what a subgroup does not do costs nothing there.
  */
@@ -34,6 +37,9 @@ const uint MIN_SPLIT = 128; /* positions: fewer are not worth a merge */
 
 shared vec4 tile[ROWS * MAX_QUADS]; /* q; in the end (row, thread) the threads' sums, then (row, split) what is merged */
 shared float weight[ROWS * STEP];   /* (row, position or split): score, then its exponential */
+#ifdef LANES
+shared vec4 parts[ROWS * STEP]; /* (row, position): of a score, by lane */
+#endif
 shared float part_max[64], part_sum[64], keep[ROWS];
 shared bool is_last;
 
@@ -70,9 +76,41 @@ void softmax(uint from, uint to, inout float row_max, inout float row_sum)
         row_sum += part_sum[row * PER_ROW + j];
 }
 
-/* q_r k, for each row r of the tile. */
-void score(out float scores[ROWS], uvec2 key, uint first_quad, uint quads)
+/* weight = the scores q_r k of each row r of the tile and n positions from `base` on. */
+#ifdef LANES
+void score(uint base, uint n, uint quads)
 {
+    const uint tid = gl_LocalInvocationID.x, lane = tid % LANES, position = tid / LANES;
+    uvec2 keys[LANES];
+    float scores[LANES][ROWS];
+    [[unroll]] for (uint i = 0; i < LANES; i++) {
+        keys[i] = kv_row(a.k_cache, base + min(position + i * STEP / LANES, n - 1));
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            scores[i][r] = 0;
+    }
+    for (uint d = lane; d < quads; d += LANES) {
+        vec4 q[ROWS];
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            q[r] = tile[r * quads + d];
+        [[unroll]] for (uint i = 0; i < LANES; i++) {
+            const vec4 k = kv_quad(keys[i], kv_head() * quads + d);
+            [[unroll]] for (uint r = 0; r < ROWS; r++)
+                scores[i][r] += dot(q[r], k);
+        }
+    }
+    [[unroll]] for (uint i = 0; i < LANES; i++)
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            parts[r * STEP + position + i * STEP / LANES][lane] = scores[i][r];
+    barrier();
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        weight[r * STEP + tid] = dot(parts[r * STEP + tid], vec4(a.scale));
+}
+#else
+void score(uint base, uint n, uint quads)
+{
+    const uint tid = gl_LocalInvocationID.x, first_quad = kv_head() * quads;
+    const uvec2 key = kv_row(a.k_cache, base + min(tid, n - 1));
+    float scores[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         scores[r] = 0;
 #ifdef BROADCAST
@@ -92,7 +130,10 @@ void score(out float scores[ROWS], uvec2 key, uint first_quad, uint quads)
             scores[r] += dot(tile[r * quads + d], k);
     }
 #endif
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        weight[r * STEP + tid] = scores[r] * a.scale;
 }
+#endif
 
 /* sums_r += the weighted values of every n_sharers-th of n positions, from `share` on: 4 dimensions of them. */
 void add_values(inout vec4 sums[ROWS], uvec2 values, uint n, uint quad, uint share, uint n_sharers)
@@ -149,10 +190,7 @@ void main()
     for (uint base = begin; base < end; base += STEP) {
         const uint n = min(STEP, end - base);
 
-        float scores[ROWS];
-        score(scores, kv_row(a.k_cache, base + min(tid, n - 1)), kv_head() * quads, quads);
-        [[unroll]] for (uint r = 0; r < ROWS; r++)
-            weight[r * STEP + tid] = scores[r] * a.scale;
+        score(base, n, quads);
         barrier();
 
         softmax(max(mine.first, base) - base, min(n, max(mine.end, base) - base), row_max, row_sum);
