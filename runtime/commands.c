@@ -89,6 +89,7 @@ static void barrier(struct commands *c, VkPipelineStageFlags from, VkAccessFlags
 void commands_barrier(struct commands *c)
 {
     barrier(c, 0, 0);
+    c->made = (struct made){0};
 }
 
 static bool begin_piece(struct commands *c)
@@ -113,6 +114,7 @@ static bool begin(struct commands *c, bool replayed)
     c->n_dispatches = c->n_barriers = 0;
     c->replayed = replayed;
     c->n_pieces = 0;
+    c->made = (struct made){0};
     return gpu_check(gpu, gpu->vk.vkResetCommandPool(gpu->device, c->pool, 0), "reset commands", &c->error) &&
            begin_piece(c);
 }
@@ -151,10 +153,13 @@ static void order(struct commands *c, const struct access *accesses, uint32_t n)
         for (uint32_t j = 0; j < c->n_pending && !hazard; j++)
             hazard = conflicts(&accesses[i], &c->pending[j]);
     if (hazard)
-        commands_barrier(c);
-    for (uint32_t i = 0; i < n; i++)
+        barrier(c, 0, 0);
+    for (uint32_t i = 0; i < n; i++) {
         if (accesses[i].address && accesses[i].size_bytes)
             c->pending[c->n_pending++] = accesses[i];
+        if (accesses[i].write && (conflicts(&accesses[i], &c->made.from) || conflicts(&accesses[i], &c->made.to)))
+            c->made = (struct made){0};
+    }
 }
 
 /* Everything but the dispatch itself, which has at most so many workgroups; false if there is nothing to dispatch. */

@@ -52,7 +52,7 @@ static inline bool shapes_fit(struct commands *c, bool fit, const char *op)
 
 /*
  * What the variant's kernel reads in x's place: x itself, or what a dispatch before it makes of x in the stream's
- * scratch memory. norm is NULL if the operation has none.
+ * scratch memory, unless it still lies there: q, k and v have the same x. norm is NULL if the operation has none.
  */
 struct access input_of(struct commands *c, const struct variant *v, struct tensor x, const struct norm *norm);
 

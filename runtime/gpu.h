@@ -121,6 +121,14 @@ struct access {
     bool is_grid; /* what is written may become the size of an indirect dispatch */
 };
 
+/* What an operation has made of its input for its kernel: rows of `cols`, rounded or normed. No bytes: nothing. */
+struct made {
+    struct access from, to;
+    VkDeviceAddress norm;
+    uint32_t cols;
+    float eps;
+};
+
 enum { COMMANDS_MAX_PENDING = 64, COMMANDS_MAX_PIECES = 128 };
 
 /*
@@ -140,6 +148,7 @@ struct commands {
     uint32_t n_pieces;
     bool replayed;
     struct access scratch;                       /* for an operation of several dispatches; who records sets it */
+    struct made made;                            /* until one of both places is written, or a barrier is asked for */
     struct access pending[COMMANDS_MAX_PENDING]; /* since the last barrier */
     uint32_t n_pending;
     uint32_t n_dispatches, n_barriers;
@@ -164,7 +173,10 @@ void commands_continue(struct commands *c, const struct commands *previous);
  */
 void commands_see_host(struct commands *c);
 
-/* Separates everything before from everything after, also from later streams that continue earlier ones. */
+/*
+ * Separates everything before from everything after, also from later streams that continue earlier ones; nothing that
+ * was made before serves after it.
+ */
 void commands_barrier(struct commands *c);
 void commands_dispatch(struct commands *c, struct program program, const void *args, const struct access *accesses,
                        uint32_t n_accesses, uint32_t x, uint32_t y, uint32_t z);

@@ -3,7 +3,7 @@ add_library(test_ops_common OBJECT op_device.c op_cases.c op_kv.c op_reference.c
 target_link_libraries(test_ops_common PRIVATE scoria_runtime ${CMOCKA} scoria_options)
 
 foreach(test test_ops test_ops_commands test_ops_faults test_ops_linear test_ops_experts test_ops_single test_ops_attention test_top_k
-        test_quantize test_rates)
+        test_quantize test_shared_input test_rates)
     scoria_test(${test} SOURCES $<TARGET_OBJECTS:test_ops_common> LIBS scoria_runtime LABELS driver)
 endforeach()
 
