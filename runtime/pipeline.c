@@ -5,12 +5,14 @@
 
 #include "gpu.h"
 
-/* A device whose driver refuses a kernel is not lost: another kernel may do. */
+/*
+ * A device whose driver refuses a kernel is not lost: another kernel may do. Mesa's Intel driver calls it a lack of the
+ * host's memory when its compiler gives up.
+ */
 static bool check(const struct gpu *gpu, VkResult result, const char *what, struct sc_error *e)
 {
     switch (result) {
     case VK_SUCCESS:
-    case VK_ERROR_OUT_OF_HOST_MEMORY:
     case VK_ERROR_OUT_OF_DEVICE_MEMORY:
     case VK_ERROR_DEVICE_LOST: return gpu_check(gpu, result, what, e);
     default:
@@ -59,10 +61,11 @@ static VkPipeline compile(struct gpu *gpu, const struct program *program, struct
         .layout = gpu->layout,
     };
     VkPipeline handle = VK_NULL_HANDLE;
-    const bool ok =
-        check(gpu, gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &create, NULL, &handle), what, e);
+    VkResult result = gpu->vk.vkCreateComputePipelines(gpu->device, gpu->cache, 1, &create, NULL, &handle);
     gpu->vk.vkDestroyShaderModule(gpu->device, module, NULL);
-    return ok ? handle : VK_NULL_HANDLE;
+    if (result == VK_SUCCESS && !handle)
+        result = VK_ERROR_UNKNOWN; /* Intel's driver for Windows */
+    return check(gpu, result, what, e) ? handle : VK_NULL_HANDLE;
 }
 
 VkPipeline gpu_pipeline(struct gpu *gpu, const struct program *program, struct sc_error *e)
