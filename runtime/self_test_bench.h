@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the self-tests of all families compute with: memory that the host and the device see, and a stream. */
+/* What the self-tests of all families compute with: memory of the device, what the host sees of it, and a stream. */
 #ifndef SCORIA_SELF_TEST_BENCH_H
 #define SCORIA_SELF_TEST_BENCH_H
 
@@ -7,8 +7,9 @@
 
 struct bench {
     struct gpu *gpu;
-    struct commands commands;
-    struct buffer memory;
+    struct commands upload, commands;
+    struct buffer memory;  /* the device's own, as what kernels meet later */
+    struct buffer staging; /* the same for the host */
     uint64_t used;
     uint8_t *blocks; /* scratch, as large as memory */
     uint64_t seed;   /* of what is random */
@@ -24,7 +25,7 @@ struct tensor bench_lay_random(struct bench *b, enum sc_type type, uint32_t rows
 /* A row of such random weights. */
 void bench_weights(struct bench *b, struct tensor w, uint32_t row, float *values);
 
-/* What the host sees of it. */
+/* What the host sees of it: before bench_run what the device will get, then what it has made of it. */
 void *bench_host(const struct bench *b, struct tensor t);
 
 /* Whether nothing was written behind it. */
