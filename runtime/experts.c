@@ -233,27 +233,27 @@ uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, ui
     return n_free < n_ids - n_present ? n_present + n_free : n_ids;
 }
 
-bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
-                     bool only, struct sc_error *e)
+bool experts_bring(struct experts *x, struct upload *u, uint32_t layer, uint32_t id, struct sc_error *e)
 {
     struct policy *p = &x->policy;
-    const uint32_t first = layer * x->n_experts;
-    for (uint32_t i = 0; i < n_ids; i++) /* what is there already must not fall victim to what is not */
-        if (p->slot_of[first + ids[i]] != POLICY_NONE) {
-            policy_hold(p, p->slot_of[first + ids[i]]);
-            x->n_hits++;
-        }
-    for (uint32_t i = 0; i < n_ids; i++) {
-        if (p->slot_of[first + ids[i]] != POLICY_NONE)
-            continue;
+    const uint32_t index = layer * x->n_experts + id;
+    if (p->slot_of[index] != POLICY_NONE) {
+        x->n_hits++;
+    } else {
         x->n_misses++;
-        const uint32_t slot = policy_victim(p, first + ids[i]);
+        const uint32_t slot = policy_victim(p, index);
         if (slot == POLICY_NONE)
             return sc_fail(e, SC_INVALID_ARGUMENT, "a pass needs more experts than there are slots");
-        if (!place(x, u, first + ids[i], slot, e))
+        if (!place(x, u, index, slot, e))
             return false;
-        policy_hold(p, slot);
     }
+    policy_hold(p, p->slot_of[index]);
+    return true;
+}
+
+bool experts_list(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids, bool only,
+                  struct sc_error *e)
+{
     return only ? publish(x, u, layer, ids, n_ids, e) : publish_all(x, u, layer, e);
 }
 

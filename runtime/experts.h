@@ -69,15 +69,16 @@ void experts_want(struct experts *x, uint32_t layer, const uint32_t *ids, uint32
 /*
  * For passes that upload what they need. Of the layer's distinct ids, experts_wave moves those to the front that can
  * have slots at the same time as all that is held, and returns how many they are: what is there already first. 0 means
- * that layers in flight hold too much: release one. experts_require queues what is needed so that work submitted after
- * upload_flush finds the wave in the table, and holds its slots until experts_release: uploads for later layers take
- * other slots, so a whole layer can be on its way while the one before computes (a prompt may use the slots of two
- * layers' experts, see policy.h, and leaves the others alone). With `only`, the layer's table lists the wave
- * and no other expert.
+ * that layers in flight hold too much: release one. experts_bring then queues what is needed of one of them, in this
+ * order, and holds its slot until experts_release: uploads for later layers take other slots, so a whole layer can be
+ * on its way while the one before computes (a prompt may use the slots of two layers' experts, see policy.h, and leaves
+ * the others alone). experts_list makes the layer's table list the wave; with `only`, no other expert. Work that is
+ * submitted after upload_flush finds both.
  */
 uint32_t experts_wave(const struct experts *x, uint32_t layer, uint32_t *ids, uint32_t n_ids);
-bool experts_require(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids,
-                     bool only, struct sc_error *e) SC_CHECK;
+bool experts_bring(struct experts *x, struct upload *u, uint32_t layer, uint32_t id, struct sc_error *e) SC_CHECK;
+bool experts_list(struct experts *x, struct upload *u, uint32_t layer, const uint32_t *ids, uint32_t n_ids, bool only,
+                  struct sc_error *e) SC_CHECK;
 void experts_release(struct experts *x, uint32_t layer); /* the device is done with what was submitted for it */
 
 /*

@@ -110,10 +110,14 @@ static bool upload_experts(struct model *m, const bool *chosen, struct upload *u
             if (chosen[l * x->n_experts + i])
                 ids[n_ids++] = i;
         experts_want(x, l, ids, n_ids);
-        if (!experts_require(x, u, l, ids, n_ids, false, e))
-            return false;
-        *done = before + x->uploaded_bytes;
-        if (!report(params, *done, total, e))
+        for (uint32_t i = 0; i < n_ids; i++) {
+            if (!experts_bring(x, u, l, ids[i], e))
+                return false;
+            *done = before + x->uploaded_bytes;
+            if (!report(params, *done, total, e))
+                return false;
+        }
+        if (!experts_list(x, u, l, ids, n_ids, false, e))
             return false;
     }
     x->n_hits = x->n_misses = x->uploaded_bytes = 0;

@@ -28,6 +28,12 @@ bool pace_report(struct pace *p, double part, struct sc_error *e)
     return sc_fail(e, SC_CANCELLED, "the prompt was cancelled");
 }
 
+bool pace_tell(struct pace *p, struct sc_error *e)
+{
+    const double ended = p->submitted_work - p->under_way[0].work - p->under_way[1].work;
+    return pace_report(p, p->pass_work > 0 ? ended / p->pass_work : 0, e);
+}
+
 /*
  * Waits for the older piece. How long it took is known if both its ends are: it began when it was submitted, or when
  * the host saw the one before it end. Else it took no longer than this, and its rate is a lower bound.
@@ -52,7 +58,7 @@ static bool end_older(struct pace *p, struct sc_error *e)
     }
     p->ended = now;
     p->was_seen = !had_ended;
-    return pace_report(p, p->pass_work > 0 ? (p->submitted_work - p->under_way[0].work) / p->pass_work : 0, e);
+    return pace_tell(p, e);
 }
 
 bool pace_wait(struct pace *p, struct sc_error *e)

@@ -45,6 +45,9 @@ bool pace_wait(struct pace *p, struct sc_error *e) SC_CHECK;
 /* After a failure: the device is idle. */
 void pace_abandon(struct pace *p);
 
+/* Tells how much of the pass has been seen to end; fails if that cancels it. */
+bool pace_tell(struct pace *p, struct sc_error *e) SC_CHECK;
+
 /* Tells that so much of the pass is done, 0 to 1; fails if that cancels it. */
 bool pace_report(struct pace *p, double part, struct sc_error *e) SC_CHECK;
 

@@ -46,19 +46,33 @@ static uint32_t make_room(struct pass *p, struct in_flight *f, uint32_t layer, u
     return n;
 }
 
+/* What the wave lacks is on its way when this returns. Cancelled, what has come stays. */
+static bool bring_wave(struct pass *p, uint32_t layer, const uint32_t *ids, uint32_t n, bool only, struct sc_error *e)
+{
+    struct upload *u = &p->engine->upload;
+    struct experts *x = &p->engine->model.experts;
+    bool goes_on = true;
+    for (uint32_t i = 0; i < n && goes_on; i++) {
+        if (!experts_bring(x, u, layer, ids[i], e))
+            return pass_lose_uploads(p);
+        goes_on = pace_tell(&p->pace, e);
+    }
+    if ((goes_on && !experts_list(x, u, layer, ids, n, only, e)) || !upload_flush(u, e))
+        return pass_lose_uploads(p);
+    return goes_on;
+}
+
 /* Uploads experts of the layer and runs them: in waves if they are more than the slots for them. */
 static bool fetch_experts(struct pass *p, struct in_flight *f, uint32_t layer, uint32_t *ids, uint32_t n_ids,
                           struct sc_error *e)
 {
-    struct sc_engine *engine = p->engine;
-    struct experts *x = &engine->model.experts;
+    struct experts *x = &p->engine->model.experts;
     experts_want(x, layer, ids, n_ids);
     for (uint32_t first = 0, n_wave; first < n_ids; first += n_wave) {
         const double start = clock_seconds();
         n_wave = make_room(p, f, layer, ids + first, n_ids - first);
-        if (!experts_require(x, &engine->upload, layer, ids + first, n_wave, n_wave < n_ids, e) ||
-            !upload_flush(&engine->upload, e))
-            return pass_lose_uploads(p);
+        if (!bring_wave(p, layer, ids + first, n_wave, n_wave < n_ids, e))
+            return false;
         p->wait_seconds += clock_seconds() - start;
         if (!pass_submit(p, 2 * layer + 1, 2 * layer + 2, e))
             return false;

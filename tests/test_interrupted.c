@@ -128,6 +128,7 @@ static void test_cancelled(void **state)
             calls_left = nth;
             failed = fails(session, N_PROMPT, SC_CANCELLED, ways[w].name, nth);
             calls_left = -1;
+            assert_int_equal(engine->model.experts.policy.n_empty, 0); /* what has come stays */
             go_on(session);
         }
         assert_true(nth > 5); /* there are as many pieces */

@@ -74,7 +74,8 @@ static void test_uploads_ahead(void **state)
     trial_eval(&t, session, N);
     if (n_copies < N_LAYERS - 2 || n_early + 1 < n_copies)
         fail_msg("of %u copies %u were early", n_copies, n_early);
-    assert_in_range(n_reported, 2 * N_LAYERS + 1, 3 * N_LAYERS); /* every piece, and the prompt */
+    /* every piece, every expert, and the prompt */
+    assert_in_range(n_reported, 2 * N_LAYERS + N_LAYERS * N_EXPERTS + 1, 3 * N_LAYERS + N_LAYERS * N_EXPERTS);
     sc_session_destroy(session);
     sc_engine_destroy(engine);
     trial_finish(&t);

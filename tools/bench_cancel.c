@@ -2,11 +2,11 @@
 /*
  * How soon a prompt can be cancelled:
  *
- *     bench_cancel MODEL N_TOKENS [N_BATCH]
+ *     bench_cancel MODEL N_TOKENS [N_BATCH [RAM_MB VRAM_MB]]
  *
- * Evaluates a prompt on the device alone and prints how long the longest piece took that was submitted at once and the
- * longest time between two calls of progress; then cancels the same prompt in each of ten tenths, and prints how long
- * that took.
+ * Evaluates a prompt on the device alone, with experts from disk where RAM_MB are too few, and prints how long the
+ * longest piece took that was submitted at once and the longest time between two calls of progress; then cancels the
+ * same prompt in each of ten tenths, and prints how long that took.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,7 +80,7 @@ int main(int argc, char **argv)
 {
     const size_t n = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
     if (n < N_CANCELS || n > 1 << 20) {
-        fprintf(stderr, "usage: bench_cancel MODEL N_TOKENS [N_BATCH]\n");
+        fprintf(stderr, "usage: bench_cancel MODEL N_TOKENS [N_BATCH [RAM_MB VRAM_MB]]\n");
         return 2;
     }
     struct watch watch = {.cancel_at = UINT64_MAX};
@@ -88,6 +88,8 @@ int main(int argc, char **argv)
     const struct sc_engine_params params = {.model_path = argv[1],
                                             .n_ctx = (uint32_t)n,
                                             .n_batch = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0,
+                                            .ram_bytes = argc > 5 ? strtoul(argv[4], NULL, 10) << 20 : 0,
+                                            .vram_bytes = argc > 5 ? strtoul(argv[5], NULL, 10) << 20 : 0,
                                             .cpu_experts = SC_CPU_OFF,
                                             .progress = progress,
                                             .user = &watch};
