@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "findings.h"
 #include "gpu_timer.h"
 #include "kernel_trials.h"
 
@@ -271,7 +272,10 @@ static bool tune(struct tuner *t, const struct subject *s, struct listener liste
             return false;
         if (!is_right)
             continue;
-        if (!time_variant(t, s, &trial, best->next, (double)best->seconds, &seconds, e))
+        findings_begin_test(t->gpu, s->family, best->next, s->type);
+        const bool is_timed = time_variant(t, s, &trial, best->next, (double)best->seconds, &seconds, e);
+        findings_end_test(t->gpu, is_timed ? SC_OK : e->code);
+        if (!is_timed)
             return false;
         if (!(best->seconds > 0) || seconds < (double)best->seconds * CLEARLY) {
             best->seconds = (float)seconds;

@@ -83,7 +83,7 @@ static void describe(struct sc_variant *out, const struct gpu *gpu, enum family 
         snprintf(out->why, sizeof(out->why), "needs %s", lacks);
     } else if (f->failed[family][variant]) {
         out->state = SC_VARIANT_WRONG;
-        snprintf(out->why, sizeof(out->why), "this driver computes it wrongly");
+        snprintf(out->why, sizeof(out->why), "this driver computes it wrongly, or fails at it");
     } else if (n > 0 || is_first(gpu, family, variant)) {
         out->state = SC_VARIANT_USED;
         if (n_timed)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "findings.h"
 #include "random_blocks.h"
 #include "self_test_bench.h"
 
@@ -275,13 +276,13 @@ bool self_test_variant(struct gpu *gpu, enum family family, uint32_t variant, en
     if (*is_right || (f->failed[family][variant] & bit))
         return true;
     struct sc_error why = {0};
-    if (!compile(gpu, &family_variants(family, &n)[variant], type, is_right, e))
-        return false;
-    if (*is_right && !run_test(gpu, family, variant, type, is_right, &why)) {
+    findings_begin_test(gpu, family, variant, type);
+    if (compile(gpu, &family_variants(family, &n)[variant], type, is_right, &why) && *is_right &&
+        !run_test(gpu, family, variant, type, is_right, &why))
         *is_right = false;
-        if (why.code != SC_UNSUPPORTED) /* the kernel with another constant that the test takes, say */
-            return sc_fail(e, why.code, "%s", why.text);
-    }
+    findings_end_test(gpu, why.code);
+    if (why.code && why.code != SC_UNSUPPORTED) /* that is the kernel with another constant that the test takes, say */
+        return sc_fail(e, why.code, "%s", why.text);
     if (!*is_right && !f->failed[family][variant])
         warn(gpu, family, variant, type, listener);
     (*is_right ? f->passed : f->failed)[family][variant] |= bit;

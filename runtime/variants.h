@@ -101,9 +101,16 @@ struct findings {
     uint32_t n_tuned;
 };
 
+/* A test that began, and how many times in a row it did without an end. */
+struct begun_test {
+    uint32_t family, variant, type, n;
+};
+
 /* Part of struct gpu. All 0: of each family the first variant that it can run. */
 struct choices {
     struct findings findings;
+    struct begun_test begun;    /* the last one */
+    char begun_path[4096];      /* where it is kept: findings.h; "": nowhere */
     uint8_t forced[N_FAMILIES]; /* 1 + the variant to use whatever else is known; 0: none */
     bool may_round;             /* variants may round activations */
     bool ignores_tuned;         /* the table's order decides, whatever was measured */

@@ -407,7 +407,13 @@ static void test_warning_while_tuning(void **state)
 
 /* ---- the cache folder ---- */
 
-static char folder[] = "self-test-cache-XXXXXX";
+static char folder[32];
+
+static void make_folder(void)
+{
+    strcpy(folder, "self-test-cache-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+}
 
 static char *cache_file(void)
 {
@@ -420,6 +426,12 @@ static char *cache_file(void)
             snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
     closedir(dir);
     return path;
+}
+
+static void remove_folder(void)
+{
+    unlink(cache_file());
+    assert_int_equal(rmdir(folder), 0); /* nothing else is left in it */
 }
 
 /* Tests what is not known yet; returns how many kernels it had to compile for that. */
@@ -440,7 +452,7 @@ static uint32_t start(struct gpu *gpu)
 static void test_cache(void **state)
 {
     (void)state;
-    assert_non_null(mkdtemp(folder));
+    make_folder();
     struct gpu *gpu = open_gpu();
     make_wrong(gpu, FAMILY_MATVEC, first_variant(gpu, FAMILY_MATVEC, SC_Q4_0), SC_Q4_0);
     heard.n_warnings = 0;
@@ -471,8 +483,53 @@ static void test_cache(void **state)
         assert_int_equal(start(gpu), 0);
     }
     gpu_destroy(gpu);
-    unlink(cache_file());
-    rmdir(folder);
+    remove_folder();
+}
+
+/* A start that knows what earlier ones left in the folder, and whose test of the first variant ends like this. */
+static bool survives(VkResult outcome, bool *is_left_out)
+{
+    static const enum sc_type type = SC_Q4_0;
+    struct sc_error e = {0};
+    bool is_right;
+    struct gpu *gpu = open_gpu();
+    const uint32_t first = first_variant(gpu, FAMILY_MATVEC, type);
+    findings_load(gpu, folder);
+    *is_left_out = !variant_is_usable(gpu, FAMILY_MATVEC, first, type);
+    if (outcome != VK_SUCCESS && !*is_left_out)
+        make_wrong(gpu, FAMILY_MATVEC, first, type);
+    driver.refusal = outcome;
+    const bool ok = self_test_variant(gpu, FAMILY_MATVEC, first, type, (struct listener){0}, &is_right, &e);
+    gpu_destroy(gpu);
+    return ok;
+}
+
+/* A variant at which the device is lost start after start, which may as well be a process that crashes: not for ever.
+ */
+static void test_fatal_variant(void **state)
+{
+    (void)state;
+    static const struct {
+        VkResult outcome;
+        bool survives, is_left_out;
+    } starts[] = {
+        {VK_ERROR_DEVICE_LOST, false, false}, /* perhaps another program's fault */
+        {VK_SUCCESS, true, false},            /* so it was */
+        {VK_ERROR_DEVICE_LOST, false, false},
+        {VK_ERROR_OUT_OF_DEVICE_MEMORY, false, false}, /* an end */
+        {VK_ERROR_DEVICE_LOST, false, false},
+        {VK_ERROR_DEVICE_LOST, false, false},
+        {VK_ERROR_DEVICE_LOST, true, true},
+        {VK_SUCCESS, true, true},
+    };
+    make_folder();
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
+        bool is_left_out;
+        const bool ok = survives(starts[i].outcome, &is_left_out);
+        if (ok != starts[i].survives || is_left_out != starts[i].is_left_out)
+            fail_msg("start %zu: survives %d, the variant is left out %d", i, ok, is_left_out);
+    }
+    remove_folder();
 }
 
 int main(void)
@@ -483,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_list_of_wrong_device), cmocka_unit_test(test_lost_device),
         cmocka_unit_test(test_stale_findings),       cmocka_unit_test(test_tuned_variant),
         cmocka_unit_test(test_warning_while_tuning), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_fatal_variant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
