@@ -8,6 +8,9 @@
 /* Of a submission, and of what nothing cuts; and the least of the latter in multiply-adds. */
 static const double PIECE_SECONDS = 0.08, DISPATCH_SECONDS = 0.04, MIN_WORK = 1e8;
 
+/* Of a submission, at most: what may have taken longer is taken for that. */
+static const double LONGEST_SECONDS = 0.1;
+
 /* A measurement may be wrong, so a rate grows by no more than this at once. */
 static const double MOST_GROWTH = 4;
 
@@ -36,7 +39,8 @@ bool pace_tell(struct pace *p, struct sc_error *e)
 
 /*
  * Waits for the older piece. How long it took is known if both its ends are: it began when it was submitted, or when
- * the host saw the one before it end. Else it took no longer than this, and its rate is a lower bound.
+ * the host saw the one before it end. Else it took no longer than this, and its rate is a lower bound, which
+ * counts if the host had to wait for it so long that it may have been too large.
  */
 static bool end_older(struct pace *p, struct sc_error *e)
 {
@@ -49,10 +53,11 @@ static bool end_older(struct pace *p, struct sc_error *e)
     const bool queued = p->ended > one.start;
     const double now = clock_seconds(), took = now - (queued && p->was_seen ? p->ended : one.start);
     const bool is_timed = !had_ended && !one.waits && (!queued || p->was_seen);
+    const bool may_be_long = !had_ended && took > LONGEST_SECONDS;
     const double rate = one.work / took;
     if (is_timed && took > p->longest)
         p->longest = took;
-    if (one.work > 0 && took > 0 && (is_timed || rate > p->rate)) {
+    if (one.work > 0 && took > 0 && (is_timed || may_be_long || rate > p->rate)) {
         p->rate = p->rate > 0 && rate > MOST_GROWTH * p->rate ? MOST_GROWTH * p->rate : rate;
         p->gpu->piece_work = p->rate * DISPATCH_SECONDS > MIN_WORK ? p->rate * DISPATCH_SECONDS : MIN_WORK;
     }

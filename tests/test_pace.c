@@ -99,6 +99,25 @@ static void record(struct commands *streams, struct gpu *gpu, const struct buffe
     }
 }
 
+static PFN_vkGetSemaphoreCounterValue real_poll;
+static struct {
+    uint64_t value; /* what the copy waits for */
+    long ns;
+} signal_late;
+
+/* The host looks whether a piece has ended, and some time later what it waits for comes about. */
+static VKAPI_ATTR VkResult VKAPI_CALL signal_after_poll(VkDevice d, VkSemaphore semaphore, uint64_t *value)
+{
+    const struct timespec a_while = {.tv_nsec = signal_late.ns};
+    const VkResult result = real_poll(d, semaphore, value);
+    struct sc_error e = {0};
+    if (semaphore == watched->compute.timeline) {
+        nanosleep(&a_while, NULL);
+        assert_true(gpu_signal(watched, signal_late.value, &e));
+    }
+    return result;
+}
+
 /* What a piece waits for is not its own time; what it takes by itself is. */
 static void test_rate(void **state)
 {
@@ -122,20 +141,26 @@ static void test_rate(void **state)
     assert_int_equal(value, waited);
     assert_true(pace.rate > 0);
 
-    const struct timespec a_while = {.tv_nsec = 50000000};
-    struct submission blocked = {.streams = &copies, .n_streams = 1, .wait_host = gpu->host_signalled + 1};
-    commands_begin(&copy, false);
-    commands_copy(&copy, &memory, 0, &memory, 128, 64);
-    assert_true(commands_end(&copy, &e));
-    pace.rate = 1e9; /* so a piece of all streams takes 5 ms */
-    pace.longest = 0;
-    pace_begin(&pace, list, N_STREAMS, 2);
-    assert_true(gpu_submit_chain(gpu, &blocked, 1, &e) && pace_submit(&pace, list, N_STREAMS, &value, &e));
-    assert_int_equal(value - waited, 1);
-    nanosleep(&a_while, NULL);
-    assert_true(gpu_signal(gpu, blocked.wait_host, &e) && pace_wait(&pace, &e));
-    if (pace.rate < 1e9 || pace.longest > 0)
-        fail_msg("a rate of %g, %g s", pace.rate, pace.longest);
+    /* all streams a piece, which takes 5 ms at this rate and waits for a copy */
+    static const long waits_ns[] = {10000000, 150000000};
+    real_poll = gpu->vk.vkGetSemaphoreCounterValue;
+    gpu->vk.vkGetSemaphoreCounterValue = signal_after_poll;
+    for (int i = 0; i < 2; i++) {
+        struct submission blocked = {.streams = &copies, .n_streams = 1, .wait_host = gpu->host_signalled + 1};
+        signal_late.value = blocked.wait_host;
+        signal_late.ns = waits_ns[i];
+        commands_begin(&copy, false);
+        commands_copy(&copy, &memory, 0, &memory, 128, 64);
+        assert_true(commands_end(&copy, &e));
+        pace.rate = 1e9;
+        pace.longest = 0;
+        pace_begin(&pace, list, N_STREAMS, 2);
+        assert_true(gpu_submit_chain(gpu, &blocked, 1, &e) && pace_submit(&pace, list, N_STREAMS, &value, &e));
+        assert_int_equal(value - waited, 1);
+        assert_true(pace_wait(&pace, &e));
+        if ((pace.rate < 1e9) != (i == 1) || pace.longest > 0) /* long enough to be too large a piece */
+            fail_msg("a wait of %ld ns: a rate of %g, %g s", waits_ns[i], pace.rate, pace.longest);
+    }
 
     for (uint32_t i = 0; i < N_STREAMS; i++)
         commands_finish(&streams[i]);
