@@ -158,7 +158,7 @@ static bool import_files(struct sc_engine *engine)
     struct sc_error why = {0};
     uint64_t size_bytes;
     if (!store_is_steady(engine->store) || engine->placement.n_slots == engine->placement.n_experts_total ||
-        !engine_has_plain_experts(engine))
+        engine_plain_share(engine) == 0)
         return false;
     for (size_t i = 0; i < sc_gguf_n_files(engine->gguf); i++) {
         const void *data = sc_gguf_file_data(engine->gguf, i, &size_bytes);

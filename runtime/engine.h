@@ -24,7 +24,7 @@ struct sc_engine {
     struct cpu_pool *pool; /* NULL: the CPU computes no experts */
     struct rates rates;    /* measured where there is a pool, if has_rates */
     bool has_rates;
-    bool reads_in_place; /* the device reads experts in the mapped files: uploads run at the rate of a transfer */
+    bool reads_in_place; /* the device reads experts in the mapped files, as far as it can: at the rate of a transfer */
     double in_ram;       /* the part of all experts that RAM has room for, 0 to 1 */
     double disk;         /* bytes/s of experts that RAM has no room for; 0: not measured, where there is room for all */
     struct host_experts *host_experts; /* NULL: PATH_DEVICE */
@@ -60,8 +60,9 @@ bool engine_shares_ram(const struct sc_engine *engine); /* the device's memory i
 uint64_t engine_free_ram(const struct sc_engine *engine);
 uint64_t engine_ram_for_experts(const struct sc_engine *engine);
 
-/* Whether any expert matrix lies on the device as it does in the file (layout.h), and may be read there. */
-bool engine_has_plain_experts(const struct sc_engine *engine);
+/* The part of the experts' bytes that lie on the device as they do in the file, 0 to 1: those alone are read in place.
+ */
+double engine_plain_share(const struct sc_engine *engine);
 
 /* By the rates, for the placement. Borrows the engine. */
 struct expert_cost engine_cost(const struct sc_engine *engine);

@@ -74,14 +74,29 @@ static bool open_host(struct sc_engine *engine, struct sc_error *e)
     return engine->has_rates || failure.code != SC_DEVICE_LOST || sc_fail(e, failure.code, "%s", failure.text);
 }
 
+double engine_plain_share(const struct sc_engine *engine)
+{
+    double plain = 0, all = 0;
+    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
+        const struct expert_weights *x = &engine->weights.layers[l].experts[0];
+        const struct weight *matrices[] = {&x->gate, &x->up, &x->down};
+        for (uint32_t m = 0; m < 3; m++) {
+            all += (double)matrices[m]->size_bytes;
+            plain += layout_of(matrices[m]->type).scale_bytes ? 0 : (double)matrices[m]->size_bytes;
+        }
+    }
+    return all > 0 ? plain / all : 0;
+}
+
 struct expert_cost engine_cost(const struct sc_engine *engine)
 {
     const struct sc_placement *p = &engine->placement;
     const double n = p->n_experts_total;
     struct expert_cost cost =
         expert_cost_of(&engine->rates, &engine->weights, &engine->config, n > 0 ? p->n_slots / n : 1);
-    if (engine->reads_in_place)
-        cost.upload = engine->rates.transfer;
+    const double in_place = engine->reads_in_place ? engine_plain_share(engine) : 0;
+    if (engine->has_rates)
+        cost.upload = 1 / (in_place / engine->rates.transfer + (1 - in_place) / engine->rates.upload);
     cost.in_ram = engine->in_ram;
     cost.disk = engine->disk;
     return cost;
@@ -128,17 +143,6 @@ static bool stay_with_host(struct sc_engine *engine, uint64_t budget_bytes, stru
                           e);
 }
 
-bool engine_has_plain_experts(const struct sc_engine *engine)
-{
-    bool any = false;
-    for (uint32_t l = 0; l < engine->config.n_layers; l++) {
-        const struct expert_weights *x = &engine->weights.layers[l].experts[0];
-        any = any || !layout_of(x->gate.type).scale_bytes || !layout_of(x->up.type).scale_bytes ||
-              !layout_of(x->down.type).scale_bytes;
-    }
-    return any;
-}
-
 /*
  * The micro-batch hangs on how fast uploads are, and decides what is left for experts, so it must be known before
  * anything is placed whether the device will read them in the mapped files. Not every driver that can import memory
@@ -152,7 +156,7 @@ static bool may_read_in_place(const struct sc_engine *engine)
     const uint64_t align = engine->gpu->import_alignment;
     uint64_t size_bytes;
     const uint8_t *data = sc_gguf_file_data(engine->gguf, 0, &size_bytes);
-    if (!is_mapped || !align || !data || !engine_has_plain_experts(engine) ||
+    if (!is_mapped || !align || !data || engine_plain_share(engine) == 0 ||
         engine->placement.n_slots == engine->placement.n_experts_total)
         return false;
     struct buffer page;

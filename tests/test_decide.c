@@ -3,6 +3,7 @@
  * What an engine decides by given rates: uploads are a thousand times as fast where the driver reads the mapped file in
  * place, and the micro-batch and who computes hang on that.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -102,8 +103,43 @@ static void test_reading_in_place(void **state)
     }
 }
 
+/* Of q4_k and q6_k only the former lies on the device as in the file. */
+static void test_mixed_types(void **state)
+{
+    const struct model_spec mixed = {.d = 256, .ff = 512, .layers = 4, .seed = 22};
+    struct sc_engine_params params = {.cache_dir = "", .no_hot_set = true};
+    struct sc_error e = {0};
+    char mixed_path[80];
+    double bytes[2] = {0};
+    (void)state;
+    snprintf(mixed_path, sizeof mixed_path, "mixed-%s", path);
+    params.model_path = mixed_path;
+    assert_true(model_write(mixed_path, &mixed));
+    struct sc_engine *engine = engine_new(&params, &e);
+    if (!engine || !engine_open_model(engine, false, &e))
+        fail_msg("%s", e.text);
+    unlink(mixed_path);
+    for (uint32_t l = 0; l < mixed.layers; l++) {
+        const struct expert_weights *x = &engine->weights.layers[l].experts[0];
+        bytes[x->gate.type == SC_Q6_K] += (double)x->gate.size_bytes;
+        bytes[x->up.type == SC_Q6_K] += (double)x->up.size_bytes;
+        bytes[x->down.type == SC_Q6_K] += (double)x->down.size_bytes;
+    }
+    assert_true(bytes[0] > 0 && bytes[1] > 0);
+    engine->rates = rates;
+    engine->has_rates = true;
+    for (int in_place = 0; in_place < 2; in_place++) {
+        engine->reads_in_place = in_place;
+        const double seconds = bytes[0] / (in_place ? rates.transfer : rates.upload) + bytes[1] / rates.upload;
+        const double got = (bytes[0] + bytes[1]) / engine_cost(engine).upload;
+        if (!(fabs(got - seconds) <= 1e-9 * seconds))
+            fail_msg("in place %d: %g s instead of %g", in_place, got, seconds);
+    }
+    sc_engine_destroy(engine);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_reading_in_place)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_reading_in_place), cmocka_unit_test(test_mixed_types)};
     return cmocka_run_group_tests(tests, write_model, remove_model);
 }
