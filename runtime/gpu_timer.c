@@ -17,6 +17,7 @@ bool gpu_timer_init(struct gpu_timer *t, struct gpu *gpu, struct sc_error *e)
     const uint32_t bits = gpu->compute.family < n ? families[gpu->compute.family].timestampValidBits : 0;
     *t = (struct gpu_timer){
         .gpu = gpu,
+        .pace = {.gpu = gpu},
         .seconds_per_tick = 1e-9 * (double)properties.limits.timestampPeriod,
         .mask = bits < 64 ? ((uint64_t)1 << bits) - 1 : UINT64_MAX,
     };
@@ -58,8 +59,9 @@ bool gpu_timer_run(struct gpu_timer *t, struct commands *c, double *seconds, str
     uint64_t value = 0, ticks[2];
     if (!commands_end(c, e))
         return false;
+    pace_begin(&t->pace, &c, 1, 1);
     const double start = clock_seconds();
-    if (!gpu_submit(t->gpu, &c, 1, &value, e) || !gpu_wait(t->gpu, value, e))
+    if (!pace_submit(&t->pace, &c, 1, &value, e) || !pace_wait(&t->pace, e))
         return false;
     *seconds = clock_seconds() - start;
     if (t->pool) {

@@ -6,10 +6,11 @@
 #ifndef SCORIA_GPU_TIMER_H
 #define SCORIA_GPU_TIMER_H
 
-#include "gpu.h"
+#include "pace.h"
 
 struct gpu_timer {
     struct gpu *gpu;
+    struct pace pace; /* what runs for seconds on a slow device is several submissions, as elsewhere */
     VkQueryPool pool; /* VK_NULL_HANDLE: no timestamps */
     double seconds_per_tick;
     uint64_t mask; /* of the bits that count */

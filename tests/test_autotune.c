@@ -28,6 +28,7 @@ static struct {
     VkPipeline slow, bound;
     uint32_t n_dispatches, most_columns; /* tiles of them in a dispatch */
     double seconds;                      /* since the last timing, a millisecond for each dispatch, or more */
+    uint64_t most_submits;               /* of a timing */
     PFN_vkCmdBindPipeline bind;
     PFN_vkCmdDispatch dispatch;
 } driver;
@@ -49,7 +50,10 @@ static void VKAPI_CALL dispatch(VkCommandBuffer b, uint32_t x, uint32_t y, uint3
 /* While something is slow, by what was recorded: tests are not to hang on what else the machine does. */
 bool __wrap_gpu_timer_run(struct gpu_timer *t, struct commands *c, double *seconds, struct sc_error *e)
 {
+    const uint64_t before = t->gpu->n_submits;
     const bool ok = __real_gpu_timer_run(t, c, seconds, e);
+    const uint64_t n_submits = t->gpu->n_submits - before;
+    driver.most_submits = n_submits > driver.most_submits ? n_submits : driver.most_submits;
     if (driver.slow)
         *seconds = driver.seconds;
     driver.seconds = 0;
@@ -417,12 +421,25 @@ static void test_limits(void **state)
     gpu_destroy(gpu);
 }
 
+/* What a slow device would take seconds for is several submissions, which no watchdog takes for a hang. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    struct gpu *gpu = open_gpu();
+    gpu->piece_work = (double)shape.rows * shape.cols; /* a column's, of 256 */
+    driver.most_submits = 0;
+    tune(gpu);
+    gpu_destroy(gpu);
+    if (driver.most_submits < 2)
+        fail_msg("at most %u submissions", (unsigned)driver.most_submits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slow_one),     cmocka_unit_test(test_rounding), cmocka_unit_test(test_hasty_starts),
         cmocka_unit_test(test_large_matrix), cmocka_unit_test(test_full),     cmocka_unit_test(test_columns),
-        cmocka_unit_test(test_all),          cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_all),          cmocka_unit_test(test_limits),   cmocka_unit_test(test_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
