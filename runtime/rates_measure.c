@@ -93,13 +93,15 @@ static void record_experts(struct measurement *m, uint32_t first, uint32_t end, 
         op_group(c, r,
                  (const struct expert_tensor[]){sample_tensor(s, 0, 0, m->n_ff), sample_tensor(s, 0, 1, m->n_ff),
                                                 sample_tensor(s, 0, 2, m->n_ff)});
-    for (uint32_t i = 0; i < repeats; i++)
+    for (uint32_t i = 0; i < repeats; i++) {
         for (uint32_t g = first; g < end; g++) {
             op_expert_linear(c, gate, sample_tensor(s, g, 0, m->n_ff), x, r);
             op_expert_linear(c, up, sample_tensor(s, g, 1, m->n_ff), x, r);
             op_silu_mul(c, gate, up);
             op_expert_linear(c, down, sample_tensor(s, g, 2, m->n_ff), gate, r);
         }
+        commands_work(c, m->gpu->piece_work); /* a piece ends */
+    }
 }
 
 static void record_experts_again(struct measurement *m, uint32_t repeats)
@@ -112,12 +114,14 @@ static void record_transfer(struct measurement *m, uint32_t repeats)
 {
     const struct slabs *slabs = &m->sample.slabs;
     commands_begin(&m->copies, true);
-    for (uint32_t i = 0; i < repeats; i++)
+    for (uint32_t i = 0; i < repeats; i++) {
         for (uint32_t s = 0; s < slabs->n; s++)
             for (uint64_t at = 0; at < slabs->sizes[s]; at += m->staging.size_bytes) {
                 const uint64_t left = slabs->sizes[s] - at, most = m->staging.size_bytes;
                 commands_copy(&m->copies, &m->staging, 0, &slabs->buffers[s], at, left < most ? left : most);
             }
+        commands_work(&m->copies, m->gpu->piece_work); /* a piece ends */
+    }
 }
 
 static double slab_bytes(const struct measurement *m)
@@ -239,6 +243,17 @@ static bool measure_host_batch(struct measurement *m, uint32_t n_tokens, double 
 
 /* ---- side by side ---- */
 
+/* Each piece on its own, or systems would kill what a slow processor makes long. *value: of the last one. */
+static bool submit_pieces(struct measurement *m, struct commands *c, uint64_t *value, struct sc_error *e)
+{
+    struct submission pieces[COMMANDS_MAX_PIECES];
+    for (uint32_t i = 0; i < c->n_pieces; i++)
+        pieces[i] = (struct submission){.streams = &c, .n_streams = 1, .first_piece = i, .n_pieces = 1};
+    const bool ok = gpu_submit_chain(m->gpu, pieces, c->n_pieces, e);
+    *value = pieces[c->n_pieces - 1].value;
+    return ok;
+}
+
 /*
  * The device runs what `record` records while the CPU computes experts, for so many repeats that neither waits for the
  * other to begin: `alone` are the seconds of one of them alone. One group more or less is the error.
@@ -256,7 +271,7 @@ static bool measure_beside(struct measurement *m, struct commands *c, void (*rec
     if (!commands_end(c, e))
         return false;
     const double start = clock_seconds();
-    if (!gpu_submit(m->gpu, &c, 1, &value, e))
+    if (!submit_pieces(m, c, &value, e))
         return false;
     while (!reached) {
         run_host_group(m, m->group);
