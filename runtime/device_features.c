@@ -6,7 +6,7 @@
 
 #include "args.h"
 
-enum { MAX_EXTENSIONS = 512, MAX_MATRICES = 64 };
+enum { MAX_EXTENSIONS = 512, MAX_MATRICES = 256 };
 
 struct extensions {
     VkExtensionProperties *list; /* NULL: could not be asked for, which counts as none */
