@@ -112,16 +112,20 @@ bool sc_device_find(const char *device, struct sc_device_info *info, struct sc_e
     return ok;
 }
 
-/* Bytes that imported host memory is aligned to; 0: the device cannot import any. */
+/*
+ * Bytes that imported host memory is aligned to; 0: the device cannot import any. Mesa's Intel driver takes memory that
+ * may only be read, as a mapped file, but its kernel then pins it for writing, fails, and the device is lost.
+ */
 static uint64_t import_alignment(VkPhysicalDevice physical, const struct device_features *f)
 {
     if (!f->has_host_memory)
         return 0;
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceExternalMemoryHostPropertiesEXT host = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT, .pNext = &driver};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &host};
     vkGetPhysicalDeviceProperties2(physical, &properties);
-    return host.minImportedHostPointerAlignment;
+    return driver.driverID == VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA ? 0 : host.minImportedHostPointerAlignment;
 }
 
 static bool open_device(struct gpu *gpu, struct sc_error *e)
@@ -231,5 +235,5 @@ uint64_t gpu_free_bytes(const struct gpu *gpu)
 {
     struct sc_device_info now;
     device_describe(gpu->physical, gpu->info.index, &now);
-    return now.free_bytes ? now.free_bytes : now.memory_bytes;
+    return gpu->has_budget ? now.free_bytes : now.memory_bytes; /* 0 free bytes are told, too */
 }

@@ -11,6 +11,7 @@ add_test(NAME spirv COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/validate-spirv ${PROJECT
 set_tests_properties(spirv PROPERTIES SKIP_RETURN_CODE 77)
 
 scoria_test(test_bound LIBS scoria_runtime)
-scoria_test(test_gpu LIBS scoria_runtime LABELS driver LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable)
+scoria_test(test_gpu LIBS scoria_runtime LABELS driver
+    LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable,--wrap=volkLoadInstanceOnly)
 scoria_test(test_upload LIBS scoria_runtime LABELS driver)
 scoria_test(test_kernel_bench LIBS scoria_runtime LABELS driver LINK_OPTIONS -Wl,--wrap=volkLoadDeviceTable)

@@ -55,6 +55,72 @@ void __wrap_volkLoadDeviceTable(struct VolkDeviceTable *table, VkDevice device)
         table->vkCreatePipelineCache = no_cache;
 }
 
+/* ---- what the driver says of itself, changed ---- */
+
+void __real_volkLoadInstanceOnly(VkInstance instance);
+void __wrap_volkLoadInstanceOnly(VkInstance instance);
+
+static struct {
+    VkDriverId id; /* 0: its own */
+    bool is_full;
+    PFN_vkGetPhysicalDeviceProperties2 get_properties;
+    PFN_vkGetPhysicalDeviceMemoryProperties2 get_memory;
+} says;
+
+static void VKAPI_CALL get_properties(VkPhysicalDevice d, VkPhysicalDeviceProperties2 *p)
+{
+    says.get_properties(d, p);
+    for (VkBaseOutStructure *next = p->pNext; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES && says.id)
+            ((VkPhysicalDeviceDriverProperties *)(void *)next)->driverID = says.id;
+}
+
+static void VKAPI_CALL get_memory(VkPhysicalDevice d, VkPhysicalDeviceMemoryProperties2 *p)
+{
+    says.get_memory(d, p);
+    for (VkBaseOutStructure *next = p->pNext; next; next = next->pNext)
+        if (next->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT && says.is_full) {
+            VkPhysicalDeviceMemoryBudgetPropertiesEXT *budget = (void *)next;
+            memcpy(budget->heapBudget, budget->heapUsage, sizeof budget->heapBudget);
+        }
+}
+
+void __wrap_volkLoadInstanceOnly(VkInstance instance)
+{
+    __real_volkLoadInstanceOnly(instance);
+    says.get_properties = vkGetPhysicalDeviceProperties2;
+    says.get_memory = vkGetPhysicalDeviceMemoryProperties2;
+    vkGetPhysicalDeviceProperties2 = get_properties;
+    vkGetPhysicalDeviceMemoryProperties2 = get_memory;
+}
+
+/* Other programs have all of the memory: that is not the same as a driver that does not tell. */
+static void test_full_device(void **state)
+{
+    (void)state;
+    struct sc_error e = {0};
+    struct gpu *gpu = gpu_create(NULL, "", &e);
+    assert_non_null(gpu);
+    assert_true(gpu_free_bytes(gpu) > 0);
+    says.is_full = true;
+    assert_true(gpu_free_bytes(gpu) == (gpu->has_budget ? 0 : gpu->info.memory_bytes));
+    says.is_full = false;
+    gpu_destroy(gpu);
+}
+
+/* A driver whose imports of mapped files cost the device is not asked for any. */
+static void test_no_imports(void **state)
+{
+    (void)state;
+    struct sc_error e = {0};
+    says.id = VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA;
+    struct gpu *gpu = gpu_create(NULL, "", &e);
+    says.id = 0;
+    assert_non_null(gpu);
+    assert_int_equal(gpu->import_alignment, 0);
+    gpu_destroy(gpu);
+}
+
 static void test_opening_fails(void **state)
 {
     (void)state;
@@ -371,6 +437,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choosing),
+        cmocka_unit_test(test_full_device),
+        cmocka_unit_test(test_no_imports),
         cmocka_unit_test(test_opening_fails),
         cmocka_unit_test_setup_teardown(test_cache, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_no_cache, make_folder, remove_folder),
