@@ -9,7 +9,7 @@
 
 #include "op_device.h"
 
-enum { N_X = 3, N_NORMS = 2, TOKENS = 4, COLS = 128, ROWS = 16, MAX_STEPS = 4 };
+enum { N_X = 3, TOKENS = 4, COLS = 128, ROWS = 16, MAX_STEPS = 4 };
 
 /* On x number a, step k's results being y number k. */
 static const struct shared_case {
@@ -37,7 +37,7 @@ static const struct shared_case {
 };
 
 struct operands {
-    struct tensor x[N_X], norms[N_NORMS], w, narrow_w, y;
+    struct tensor x[N_X], norms[N_X], w, narrow_w, y;
 };
 
 /* A variant of the family that rounds, or one that takes x normed; false if the device has none. */
@@ -96,7 +96,7 @@ static float *run(struct op_device *d, const struct shared_case *c, bool shares,
     op_begin(d, 1);
     for (uint32_t i = 0; i < N_X; i++)
         o.x[i] = op_random(d, TOKENS, COLS, 1);
-    for (uint32_t i = 0; i < N_NORMS; i++)
+    for (uint32_t i = 0; i < N_X; i++)
         o.norms[i] = op_random(d, 1, COLS, 1);
     o.w = op_weights(d, SC_Q4_0, ROWS, COLS, OP_FILL_RANDOM);
     o.narrow_w = op_weights(d, SC_Q4_0, ROWS, COLS / 2, OP_FILL_RANDOM);
