@@ -17,6 +17,7 @@ static_assert((int)MAX_SUBJECTS <= (int)MAX_TUNED, "a model must not push out it
 
 static const uint64_t WEIGHT_BYTES = 256 << 20; /* more than caches hold */
 static const double RUN_SECONDS = 0.003,        /* of one timing, in which the operation runs as often as fits */
+    WAKE_SECONDS = 0.1,                         /* of work, until clocks have risen */
     CLEARLY = 0.97,                             /* of the time of the one before it in the table */
     HOPELESS = 3;                               /* times that: two long runs are enough to tell */
 
@@ -44,6 +45,7 @@ struct tuner {
     struct gpu_timer timer;
     struct kernel_trials trials;
     const struct subject *filled; /* what the weights are for */
+    bool is_awake;                /* the device's clocks have risen */
 };
 
 /* ---- what is timed ---- */
@@ -227,6 +229,18 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A device that was idle has low clocks, which would be held against the variant that happens to be the first. */
+static bool wake(struct tuner *t, const struct subject *s, const struct kernel_trial *trial, struct sc_error *e)
+{
+    const double end = clock_seconds() + WAKE_SECONDS;
+    double ignored;
+    for (uint32_t repeats = 1; !t->is_awake && clock_seconds() < end; repeats *= repeats < MAX_REPEATS ? 2 : 1)
+        if (!time_run(t, s, trial, repeats, &ignored, e))
+            return false;
+    t->is_awake = true;
+    return true;
+}
+
 /* The median seconds of the operation. best: of the variants before this one, 0 if there are none. */
 static bool time_variant(struct tuner *t, const struct subject *s, const struct kernel_trial *trial, uint32_t variant,
                          double best, double *seconds, struct sc_error *e)
@@ -236,7 +250,7 @@ static bool time_variant(struct tuner *t, const struct subject *s, const struct 
     const uint8_t before = *forced;
     *forced = (uint8_t)(1 + variant);
     bool ok = time_run(t, s, trial, 1, &once, e); /* compiles, and warms up */
-    ok = ok && time_run(t, s, trial, 1, &once, e);
+    ok = ok && wake(t, s, trial, e) && time_run(t, s, trial, 1, &once, e);
     const double fitting = ok ? RUN_SECONDS / once : 1;
     const uint32_t repeats = fitting < 1 ? 1 : fitting > MAX_REPEATS ? MAX_REPEATS : (uint32_t)fitting;
     const uint32_t n_times = best > 0 && once > best * HOPELESS && once > RUN_SECONDS ? 1 : N_TIMES;
